@@ -1,0 +1,58 @@
+"""One page and one JSON shape for every HTTP error."""
+
+from flask import Flask, current_app, render_template, request
+from markupsafe import Markup
+from werkzeug.exceptions import HTTPException, SecurityError
+from werkzeug.wrappers import Response
+
+PROBLEM = "application/problem+json"  # RFC 9457
+
+# Stands by itself, for when a template cannot be rendered.
+PLAIN_PAGE = Markup("""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{code} {name}</title>
+<h1>{name}</h1>
+<p>{description}</p>
+</html>
+""")
+
+
+def init_app(app: Flask) -> None:
+    """Answer every error, unhandled exceptions included, in the app's own way."""
+    app.register_error_handler(HTTPException, handle)
+
+
+def handle(error: HTTPException) -> Response:
+    """Answer an error as a page or as JSON, with its status and headers such as ``Allow`` kept."""
+    response = error.get_response()
+    if wants_json():
+        response.content_type = PROBLEM
+        response.data = current_app.json.dumps(
+            {"title": error.name, "status": error.code, "detail": error.description}
+        )
+    else:
+        response.content_type = "text/html; charset=utf-8"
+        response.data = page(error)
+    response.vary.add("Accept")
+    return response
+
+
+def wants_json() -> bool:
+    """Tell whether the client asks for JSON: by a path under ``api`` or by its ``Accept`` header."""
+    if "api" in request.path.split("/"):
+        return True
+    best = request.accept_mimetypes.best_match(["text/html", "application/json", PROBLEM])
+    return best in {"application/json", PROBLEM}
+
+
+def page(error: HTTPException) -> str:
+    """Render the error in the layout, or plainly where that is impossible."""
+    # Of a host that is not trusted no URL is built, and the layout builds some.
+    if not isinstance(error, SecurityError):
+        try:
+            return render_template("error.html", error=error)
+        except Exception:
+            current_app.logger.exception("The page for an error %s cannot be rendered", error.code)
+    return PLAIN_PAGE.format(code=error.code, name=error.name, description=error.description)

@@ -1,0 +1,126 @@
+"""How a project is made in the tests: rendered alone, or with everything that a person's copy does."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import copier
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
+QUESTIONS: dict[str, dict[str, Any]] = {
+    name: question
+    for name, question in CONFIG.items()
+    if not name.startswith("_") and question.get("when", True) is not False
+}
+Render = Callable[..., Path]
+
+
+def values(name: str) -> list[Any]:
+    """Every value of a question whose values can be counted; for free text, none."""
+    question = QUESTIONS[name]
+    if question["type"] == "bool":
+        return [True, False]
+    choices = question.get("choices", [])
+    return list(choices.values() if isinstance(choices, dict) else choices)
+
+
+COUNTABLE = {name: values(name) for name in QUESTIONS if values(name)}
+
+
+def pairs(answers: Mapping[str, Any]) -> set[tuple[Any, ...]]:
+    """The pairs of answers that a set of answers tries."""
+    return set(combinations(sorted(answers.items()), 2))
+
+
+def every_pair() -> list[dict[str, Any]]:
+    """A short list of answers in which each pair of values of two questions occurs, made greedily."""
+    cases = [dict(zip(COUNTABLE, case, strict=True)) for case in product(*COUNTABLE.values())]
+    missing = set().union(*map(pairs, cases))
+    chosen = []
+    while missing:
+        best = max(cases, key=lambda case: len(pairs(case) & missing))
+        missing -= pairs(best)
+        chosen.append(best)
+    return chosen
+
+
+def checked(answers: Mapping[str, Any]) -> dict[str, Any]:
+    """The answers, once it is certain that each is to a question: Copier accepts misspelt ones in silence."""
+    unknown = answers.keys() - QUESTIONS.keys()
+    assert not unknown, f"copier.yml does not ask for {sorted(unknown)}"
+    return dict(answers)
+
+
+def describe(answers: Mapping[str, Any]) -> str:
+    """A short name for a test case."""
+    return "-".join(f"{name}={value}" for name, value in answers.items()) or "defaults"
+
+
+def run(*command: str | Path, cwd: Path, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a person would, in a folder, and show what it printed where it fails."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    )
+    assert not check or done.returncode == 0, f"{command} exits {done.returncode}:\n{done.stdout}"
+    return done
+
+
+@pytest.fixture(autouse=True)
+def own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Give each test an identity for git, and none of this machine's settings."""
+    for name in list(os.environ):
+        if name.startswith(("COPIER_", "FLASK_", "GIT_", "PYTEST_XDIST")) or name in {
+            "CI",
+            "DATABASE_URL",
+            "NO_COLOR",
+            "TEST_DATABASE_URL",
+            "VIRTUAL_ENV",
+        }:
+            monkeypatch.delenv(name)
+    config = tmp_path_factory.getbasetemp() / "gitconfig"
+    if not config.exists():
+        config.write_text("[user]\nname = Ada Lovelace\nemail = ada@example.com\n[init]\ndefaultBranch = main\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("COPIER_SETTINGS_PATH", str(config.with_name("no-copier-settings.yml")))
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This checkout as it stands, in a clean repository of its own with a tag, as people get it."""
+    clone = tmp_path_factory.mktemp("template") / "flask-starter"
+    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).exists():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, clone / name)
+    git = ("git", "-c", "user.name=Ada Lovelace", "-c", "user.email=ada@example.com")
+    for command in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "Release"), ("tag", "v0.1.0")):
+        run(*git, *command, cwd=clone)
+    return clone
+
+
+@pytest.fixture
+def render(template: Path, tmp_path: Path) -> Render:
+    """Write a project without running its tasks: ``render(folder="myapp", database="none")``."""
+
+    def render(folder: str = "myapp", **answers: Any) -> Path:
+        project = tmp_path / folder
+        copier.run_copy(str(template), project, data=checked(answers), defaults=True, skip_tasks=True, quiet=True)
+        return project
+
+    return render
