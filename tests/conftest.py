@@ -39,9 +39,9 @@ def pairs(answers: Mapping[str, Any]) -> set[tuple[Any, ...]]:
     return set(combinations(sorted(answers.items()), 2))
 
 
-def every_pair() -> list[dict[str, Any]]:
+def every_pair(questions: Mapping[str, list[Any]] = COUNTABLE) -> list[dict[str, Any]]:
     """A short list of answers in which each pair of values of two questions occurs, made greedily."""
-    cases = [dict(zip(COUNTABLE, case, strict=True)) for case in product(*COUNTABLE.values())]
+    cases = [dict(zip(questions, case, strict=True)) for case in product(*questions.values())]
     missing = set().union(*map(pairs, cases))
     chosen = []
     while missing:

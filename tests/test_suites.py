@@ -1,0 +1,169 @@
+"""The suite that a project is written with passes, in every form that a project can take."""
+
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from conftest import COUNTABLE, Render, checked, describe, every_pair, run
+from pytest_copie.plugin import Copie
+
+# These answers change no code that runs; tests/test_files.py tries them.
+NO_CODE = {"git", "license", "python_version"}
+FORMS = every_pair({name: values for name, values in COUNTABLE.items() if name not in NO_CODE})
+SERVERS = {
+    "postgresql": os.environ.get("TEST_POSTGRESQL_URL", "postgresql://root@127.0.0.1:5432/test"),
+    "mysql": os.environ.get("TEST_MYSQL_URL", "mysql://root@127.0.0.1:3306/test"),
+}
+MODEL = '''
+
+class Note(Base):
+    """A line that somebody wrote."""
+
+    __tablename__ = "note"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str] = mapped_column(unique=True)
+'''
+MODEL_TEST = '''"""Each test finds the table as empty as the one before it did."""
+
+import pytest
+from flask import Flask
+from sqlalchemy import func, select
+
+from myapp.database import db
+from myapp.models import Note
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_table_is_empty_at_first(app: Flask, number: int) -> None:
+    with app.app_context():
+        assert db.session.scalar(select(func.count()).select_from(Note)) == 0
+        db.session.add(Note(text="the same each time"))
+        db.session.commit()
+    with app.app_context():
+        assert db.session.scalar(select(func.count()).select_from(Note)) == 1
+'''
+
+
+def server(database: str) -> str:
+    """The address of a server for tests; without the server, skip, or fail where servers are promised."""
+    url = SERVERS[database]
+    address = urlsplit(url)
+    try:
+        socket.create_connection((address.hostname or "", address.port or 0), timeout=2).close()
+    except OSError as error:
+        if os.environ.get("REQUIRE_SERVERS"):
+            raise
+        pytest.skip(f"no {database} server at {address.hostname}:{address.port}: {error}")
+    return url
+
+
+def install(project: Path, *options: str) -> Path:
+    """Make a project's environment, and name the folder of its commands."""
+    run("uv", "sync", *options, cwd=project)
+    return project / ".venv" / ("Scripts" if os.name == "nt" else "bin")
+
+
+@pytest.mark.parametrize("answers", FORMS, ids=describe)
+def test_project_passes_its_own_checks(copie: Copie, template: Path, answers: dict[str, Any]) -> None:
+    result = copie.copy(checked(answers), template_dir=template)
+
+    assert result.exception is None
+    project = result.project_dir
+    assert project is not None
+    assert answers.items() <= result.answers.items()
+    run("uv", "run", "coverage", "run", "-m", "pytest", cwd=project)
+    run("uv", "run", "coverage", "report", cwd=project)
+    run("uv", "run", "mypy", cwd=project)
+    run("uv", "run", "ruff", "check", cwd=project)
+    run("uv", "run", "ruff", "format", "--check", cwd=project)
+    assert run("git", "status", "--short", cwd=project).stdout == ""
+
+
+@pytest.mark.parametrize("database", [name for name in COUNTABLE["database"] if name != "none"])
+def test_model_gets_a_table_by_migration(render: Render, database: str) -> None:
+    """What the README says about the database, done to the letter."""
+    project = render(database=database)
+    commands = install(project)
+    models = project / "src" / "myapp" / "models.py"
+    models.write_text(
+        models.read_text().replace("DeclarativeBase\n", "DeclarativeBase, Mapped, mapped_column\n", 1) + MODEL
+    )
+    (project / "tests" / "test_note.py").write_text(MODEL_TEST)
+    env = {"FLASK_DEBUG": "1"}
+    if database in SERVERS:
+        env |= {"DATABASE_URL": server(database), "TEST_DATABASE_URL": server(database)}
+
+    def flask(*arguments: str) -> str:
+        return run(commands / "flask", *arguments, cwd=project, **env).stdout
+
+    try:
+        flask("db", "migrate", "--message", "add notes")
+        (migration,) = (project / "migrations" / "versions").glob("*_add_notes.py")
+        assert 'op.f("pk_note")' in migration.read_text()
+        flask("db", "upgrade")
+        assert "nothing to migrate" in flask("db", "migrate", "--message", "again")
+        assert "CREATE TABLE note" in flask("db", "upgrade", "--sql")
+        flask("db", "check")
+    finally:
+        flask("db", "downgrade", "base")
+    flask("db", "revision", "--message", "by hand")
+    run(commands / "pytest", "-q", cwd=project, **env)
+    for check in (("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)):
+        run(commands / check[0], *check[1:], cwd=project)
+
+
+@pytest.mark.parametrize("database", SERVERS)
+def test_suite_passes_on_a_server(render: Render, database: str) -> None:
+    project = render(database=database)
+
+    tested = run(install(project) / "pytest", "-q", cwd=project, TEST_DATABASE_URL=server(database))
+
+    assert "passed" in tested.stdout
+
+
+def test_suite_passes_in_any_order_and_in_pieces(render: Render) -> None:
+    project = render()
+    install(project)
+
+    for seed in ("1", "2"):
+        run("uv", "run", "--with", "pytest-randomly", "pytest", "-q", f"--randomly-seed={seed}", cwd=project)
+    for file in sorted((project / "tests").glob("test_*.py")):
+        run("uv", "run", "pytest", "-q", file, cwd=project)
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="no unshare command, which takes the network away")
+def test_suite_needs_no_network(render: Render) -> None:
+    project = render()
+    commands = install(project)
+    if run("unshare", "--map-root-user", "--net", "true", cwd=project, check=False).returncode:
+        pytest.skip("this machine lets nobody take the network away")
+
+    run("unshare", "--map-root-user", "--net", commands / "pytest", "-q", cwd=project)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", COUNTABLE["python_version"])
+@pytest.mark.parametrize("answers", [FORMS[0], FORMS[-1]], ids=describe)
+def test_suite_passes_on_each_python(render: Render, version: str, answers: dict[str, Any]) -> None:
+    if run("uv", "python", "find", "--offline", version, cwd=Path.cwd(), check=False).returncode:
+        pytest.skip(f"no Python {version} on this machine")
+    project = render(**answers)
+    commands = install(project, "--python", version)
+
+    assert f"Python {version}" in run(commands / "python", "--version", cwd=project).stdout
+    run(commands / "pytest", "-q", cwd=project)
+    run(commands / "mypy", cwd=project)
+
+
+@pytest.mark.slow
+def test_lowest_versions_that_the_project_promises_work(render: Render) -> None:
+    project = render(database="postgresql", proxy_fix=True)
+
+    commands = install(project, "--resolution", "lowest-direct")
+
+    run(commands / "pytest", "-q", cwd=project)
