@@ -94,12 +94,10 @@ def test_model_gets_a_table_by_migration(render: Render, database: str) -> None:
         models.read_text().replace("DeclarativeBase\n", "DeclarativeBase, Mapped, mapped_column\n", 1) + MODEL
     )
     (project / "tests" / "test_note.py").write_text(MODEL_TEST)
-    env = {"FLASK_DEBUG": "1"}
-    if database in SERVERS:
-        env |= {"DATABASE_URL": server(database), "TEST_DATABASE_URL": server(database)}
+    url = server(database) if database in SERVERS else ""
 
     def flask(*arguments: str) -> str:
-        return run(commands / "flask", *arguments, cwd=project, **env).stdout
+        return run(commands / "flask", *arguments, cwd=project, FLASK_DEBUG="1", DATABASE_URL=url).stdout
 
     try:
         flask("db", "migrate", "--message", "add notes")
@@ -112,7 +110,7 @@ def test_model_gets_a_table_by_migration(render: Render, database: str) -> None:
     finally:
         flask("db", "downgrade", "base")
     flask("db", "revision", "--message", "by hand")
-    run(commands / "pytest", "-q", cwd=project, **env)
+    run(commands / "pytest", "-q", cwd=project, TEST_DATABASE_URL=url or "sqlite:///test.db")
     for check in (("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)):
         run(commands / check[0], *check[1:], cwd=project)
 

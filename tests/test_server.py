@@ -1,0 +1,205 @@
+"""The generated app over a real socket: what its README promises to whoever runs and deploys it."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+
+import copier
+import pytest
+from conftest import run
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn and signals are not for Windows")
+SECRET = "3f1c8a5e9b7d20463f1c8a5e9b7d2046"
+VISITS = """
+from flask import session
+
+
+@bp.get("/visits")
+def visits() -> str:
+    session["visits"] = session.get("visits", 0) + 1
+    return str(session["visits"])
+"""
+
+
+@pytest.fixture(scope="module")
+def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A default project with its environment, and one view that counts visits in the session."""
+    folder = tmp_path_factory.mktemp("server") / "myapp"
+    copier.run_copy(str(template), folder, defaults=True, skip_tasks=True, quiet=True)
+    run("uv", "sync", cwd=folder)
+    home = folder / "src" / "myapp" / "home.py"
+    home.write_text(home.read_text() + VISITS)
+    return folder
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def get(port: int, path: str = "/", method: str = "GET", **headers: str) -> tuple[HTTPResponse, str]:
+    """Send one request over a connection of its own."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    response = connection.getresponse()
+    body = response.read().decode()
+    connection.close()
+    return response, body
+
+
+@contextmanager
+def serving(project: Path, *command: str, **env: str) -> Iterator[int]:
+    """Run a server until it answers, and stop it gently at the end."""
+    port = free_port()
+    words = [str(project / ".venv" / "bin" / command[0]), *(word.format(port=port) for word in command[1:])]
+    log = project / f"server-{port}.log"
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            words, cwd=project, env=os.environ | env, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                get(port)
+                break
+            except OSError:
+                assert server.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.05)
+        yield port
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(10)
+
+
+GUNICORN = ("gunicorn", "--workers=2", "--bind=127.0.0.1:{port}", "myapp.wsgi:app")
+
+
+@pytest.fixture(scope="module")
+def production(project: Path) -> Iterator[int]:
+    """The port of gunicorn with two workers and a secret."""
+    with serving(project, *GUNICORN, FLASK_SECRET_KEY=SECRET) as port:
+        yield port
+
+
+def test_home_page_is_served_in_debug_mode_without_any_setting(project: Path) -> None:
+    with serving(project, "flask", "run", "--debug", "--port={port}") as port:
+        response, body = get(port)
+
+    assert response.status == 200
+    assert "Myapp works." in body
+    assert (project / "instance" / "secret_key").stat().st_mode & 0o777 == 0o600
+
+
+def test_app_can_be_named_on_the_command_line_from_anywhere(project: Path, tmp_path: Path) -> None:
+    flask = project / ".venv" / "bin" / "flask"
+
+    routes = run(flask, "--app", "myapp", "--debug", "routes", cwd=tmp_path).stdout
+
+    assert "home.index" in routes
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gunicorn_serves_page_static_file_and_errors(production: int) -> None:
+    response, body = get(production)
+    assert response.status == 200
+    stylesheet = re.search(r'href="(/static/style\.css[^"]*)"', body)
+    assert stylesheet
+    assert get(production, stylesheet[1])[0].headers["Content-Type"].startswith("text/css")
+
+    assert get(production, "/nothing")[0].status == 404
+    response, body = get(production, "/nothing", Accept="application/json")
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert json.loads(body)["status"] == 404
+    assert get(production, "/", "DELETE")[0].headers["Allow"]
+
+
+def test_page_that_needs_no_session_sets_no_cookie(production: int) -> None:
+    assert "Set-Cookie" not in get(production)[0].headers
+
+
+def test_session_holds_over_two_workers(production: int) -> None:
+    cookie, counts = "", []
+    for _ in range(60):
+        response, body = get(production, "/visits", Cookie=cookie)
+        cookie = response.headers["Set-Cookie"].partition(";")[0]
+        counts.append(int(body))
+
+    assert counts == list(range(1, 61))
+
+
+def test_two_workers_that_start_together_in_debug_mode_share_a_secret(project: Path) -> None:
+    (project / "instance" / "secret_key").unlink(missing_ok=True)
+
+    with serving(project, *GUNICORN, FLASK_DEBUG="1") as port:
+        test_session_holds_over_two_workers(port)
+
+
+def test_forwarded_headers_are_ignored_without_the_option(production: int) -> None:
+    _response, body = get(production, X_Forwarded_Host="evil.example", X_Forwarded_Prefix="/evil")
+
+    assert "evil" not in body
+
+
+def test_cross_site_form_is_refused(production: int) -> None:
+    assert get(production, "/", "POST", Sec_Fetch_Site="cross-site")[0].status == 403
+    assert get(production, "/", "POST", Origin="https://evil.example")[0].status == 403
+    assert get(production, "/", "POST", Sec_Fetch_Site="same-origin")[0].status == 405
+
+
+def test_secret_key_runs_without_a_secret_and_without_debug_mode(project: Path) -> None:
+    printed = run(project / ".venv" / "bin" / "flask", "secret-key", cwd=project).stdout.strip()
+
+    assert len(bytes.fromhex(printed)) == 32
+    with serving(project, *GUNICORN, FLASK_SECRET_KEY=printed) as port:
+        assert get(port)[0].status == 200
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "env"),
+    [
+        ("Without debug mode the app needs a secret to sign sessions with", ["flask", "run"], {}),
+        ("Could not locate a Flask application", ["flask", "run"], {"FLASK_APP": "", "FLASK_SKIP_DOTENV": "1"}),
+        ("Could not import '", ["flask", "--app", "mispelt", "run"], {}),
+        ("No module named 'myapp'", ["python", "-S", "-c", "import myapp.wsgi"], {}),
+    ],
+)
+def test_server_that_does_not_start_says_what_the_readme_explains(
+    project: Path, words: str, command: list[str], env: dict[str, str]
+) -> None:
+    done = run(project / ".venv" / "bin" / command[0], *command[1:], cwd=project, check=False, **env)
+
+    assert done.returncode != 0
+    assert words in done.stdout
+    assert words in (project / "README.md").read_text()
+
+
+def test_taken_port_is_named_as_the_readme_explains(project: Path) -> None:
+    readme = (project / "README.md").read_text()
+    commands = project / ".venv" / "bin"
+    with socket.socket() as other:
+        with suppress(OSError):  # taken already
+            other.bind(("127.0.0.1", 5000))
+            other.listen()
+        development = run(commands / "flask", "run", "--debug", cwd=project, check=False)
+        production = run(
+            commands / "gunicorn", "myapp.wsgi:app", "-b:5000", cwd=project, check=False, FLASK_SECRET_KEY=SECRET
+        )
+
+    assert "Port 5000 is in use by another program" in development.stdout
+    assert "Address already in use" in production.stdout
+    assert "Port 5000 is in use by another program" in readme
+    assert "Address already in use" in readme
