@@ -1,0 +1,52 @@
+"""Copier's own questionnaire without the writing, for the tests that try hundreds of texts."""
+
+import functools
+import shutil
+from pathlib import Path
+from typing import Any
+
+from conftest import checked
+from copier._main import Worker
+from copier._settings import SettingsModel
+
+
+class Questionnaire:
+    """The questions of a template, answered in milliseconds because each expression is compiled once."""
+
+    def __init__(self, template: Path) -> None:
+        self.source = template.with_name("questionnaire")  # no repository, which Copier would clone
+        shutil.copytree(template, self.source, ignore=shutil.ignore_patterns(".git"))
+        worker = self.worker({}, "myapp")
+        self.env = worker.jinja_env
+        self.env.from_string = functools.cache(self.env.from_string)  # type: ignore[assignment]
+        self.shared = {"template": worker.template, "jinja_env": self.env}
+
+    def worker(self, answers: dict[str, Any], folder: str) -> Worker:
+        """What ``copier copy --defaults`` starts with, without the user's settings."""
+        return Worker(
+            src_path=str(self.source),
+            dst_path=self.source.with_name("nowhere") / folder,
+            data=answers,
+            defaults=True,
+            settings=SettingsModel(),
+        )
+
+    def answer(self, folder: str = "myapp", **answers: Any) -> dict[str, Any]:
+        """Everything that the template's files can show after these answers.
+
+        :raises ValueError: with the sentence that a person reads, for an answer that is refused.
+        """
+        worker = self.worker(checked(answers), folder)
+        vars(worker).update(self.shared)
+        worker._ask()
+        return dict(worker._render_context())
+
+    def files(self, **answers: Any) -> dict[str, str]:
+        """The text of each file that depends on the answers, by its path."""
+        context = self.answer(**answers)
+        written = {}
+        for name in self.env.list_templates(filter_func=lambda name: name.endswith(".jinja")):
+            path = self.env.from_string(name.removesuffix(".jinja")).render(context)
+            if name.startswith("template/") and all(path.split("/")):
+                written[path.removeprefix("template/")] = self.env.get_template(name).render(context)
+        return written
