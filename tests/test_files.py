@@ -49,9 +49,7 @@ def texts(project: Path, pattern: str = "*") -> Iterator[tuple[str, str]]:
 
 def test_each_pair_of_answers_is_tried() -> None:
     tried = {(a, case[a], b, case[b]) for case in CASES for a in case for b in case if a < b}
-    wanted = {
-        (a, x, b, y) for a in COUNTABLE for b in COUNTABLE if a < b for x in COUNTABLE[a] for y in COUNTABLE[b]
-    }
+    wanted = {(a, x, b, y) for a in COUNTABLE for b in COUNTABLE if a < b for x in COUNTABLE[a] for y in COUNTABLE[b]}
 
     assert tried == wanted
 
