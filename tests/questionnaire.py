@@ -1,6 +1,7 @@
 """Copier's own questionnaire without the writing, for the tests that try hundreds of texts."""
 
 import functools
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,21 @@ from conftest import checked
 from copier._main import Worker
 from copier._settings import SettingsModel
 
+# It names the question, says what is wrong with the answer and, after a colon, what to do.
+REFUSAL = re.compile(r"Validation error for question '(\w+)': [A-Z][^:\n]+: [^\n]+\.")
+
+
+def shown(value: object) -> str:
+    """A test's name that any terminal can show, of a length that it can show."""
+    return ascii(value)[1:-1][:40] or "empty"
+
 
 class Questionnaire:
     """The questions of a template, answered in milliseconds because each expression is compiled once."""
 
     def __init__(self, template: Path) -> None:
         self.source = template.with_name("questionnaire")  # no repository, which Copier would clone
-        shutil.copytree(template, self.source, ignore=shutil.ignore_patterns(".git"))
+        shutil.copytree(template, self.source, ignore=shutil.ignore_patterns(".git"), dirs_exist_ok=True)
         worker = self.worker({}, "myapp")
         self.env = worker.jinja_env
         self.env.from_string = functools.cache(self.env.from_string)  # type: ignore[assignment]
@@ -40,6 +49,14 @@ class Questionnaire:
         vars(worker).update(self.shared)
         worker._ask()
         return dict(worker._render_context())
+
+    def refusal(self, folder: str = "myapp", **answers: Any) -> str:
+        """The sentence that refuses the answers; empty where they are taken."""
+        try:
+            self.answer(folder, **answers)
+        except ValueError as refused:
+            return str(refused)
+        return ""
 
     def files(self, **answers: Any) -> dict[str, str]:
         """The text of each file that depends on the answers, by its path."""

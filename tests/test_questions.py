@@ -14,7 +14,7 @@ import yaml
 from conftest import COUNTABLE, QUESTIONS, ROOT, Render, run
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from questionnaire import Questionnaire
+from questionnaire import REFUSAL, Questionnaire, shown
 
 FREE_TEXT = QUESTIONS.keys() - COUNTABLE.keys()
 YES_OR_NO = [name for name, question in QUESTIONS.items() if question["type"] == "bool"]
@@ -142,8 +142,6 @@ REFUSED = {
         "not the shape of an e-mail address: type one such as ada@example.com, or nothing",
     ),
 }
-# It names the question, says what is wrong with the answer and, after a colon, what to do.
-REFUSAL = re.compile(r"Validation error for question '(\w+)': [A-Z][^:\n]+: [^\n]+\.")
 
 
 def cases(table: dict[str, Any]) -> list[tuple[str, str]]:
@@ -151,23 +149,9 @@ def cases(table: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, answer) for name, answers in table.items() for answer in answers]
 
 
-def shown(value: object) -> str:
-    """A test's name that any terminal can show, of a length that it can show."""
-    return ascii(value)[1:-1][:40] or "empty"
-
-
 @pytest.fixture(scope="session")
 def questionnaire(template: Path) -> Questionnaire:
     return Questionnaire(template)
-
-
-def refusal(questionnaire: Questionnaire, folder: str = "myapp", **answers: Any) -> str:
-    """The sentence that refuses the answers; empty where they are taken."""
-    try:
-        questionnaire.answer(folder, **answers)
-    except ValueError as refused:
-        return str(refused)
-    return ""
 
 
 # ── The questions themselves ────────────────────────────────────────────────────────────────────────────────────────
@@ -212,7 +196,7 @@ def test_good_text_is_taken_as_it_is(name: str, answer: str, questionnaire: Ques
 
 @pytest.mark.parametrize(("name", "answer"), cases(REFUSED), ids=shown)
 def test_bad_text_is_refused_in_a_sentence(name: str, answer: str, questionnaire: Questionnaire) -> None:
-    sentence = refusal(questionnaire, **{name: answer})
+    sentence = questionnaire.refusal(**{name: answer})
 
     assert (match := REFUSAL.fullmatch(sentence))
     assert match[1] == name
@@ -229,7 +213,7 @@ def test_choice_is_taken(name: str, answer: str, questionnaire: Questionnaire) -
 def test_other_choice_is_refused_with_the_list(name: str, answer: str, questionnaire: Questionnaire) -> None:
     sentence = f"Invalid choice for '{name}': {answer!r} is not in {COUNTABLE[name]}"
 
-    assert refusal(questionnaire, **{name: answer}) == sentence
+    assert questionnaire.refusal(**{name: answer}) == sentence
 
 
 @pytest.mark.parametrize("name", YES_OR_NO)
@@ -242,7 +226,7 @@ def test_words_for_yes_and_no_are_taken(name: str, word: Any, meant: bool, quest
 @pytest.mark.parametrize("word", ["perhaps", "nope", "", "2", ["yes"]], ids=shown)
 def test_other_words_are_no_yes(name: str, word: Any, questionnaire: Questionnaire) -> None:
     """Copier alone would take them for one, and proxy_fix would trust the headers of strangers."""
-    assert "neither yes nor no" in refusal(questionnaire, **{name: word})
+    assert "neither yes nor no" in questionnaire.refusal(**{name: word})
 
 
 # ── The package's name ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -299,7 +283,7 @@ def test_names_of_installed_packages_are_refused(
 @pytest.mark.parametrize("name", ["flit_core", "pip", "pkg_resources", "setuptools", "waitress", "wheel"])
 def test_names_of_tools_that_come_otherwise_are_refused(name: str, questionnaire: Questionnaire) -> None:
     """With the build, with an environment by venv, with a command of the README."""
-    assert f"try {name}_app." in refusal(questionnaire, package_name=name)
+    assert f"try {name}_app." in questionnaire.refusal(package_name=name)
 
 
 @pytest.mark.parametrize(
@@ -359,13 +343,13 @@ FOLDERS = st.text(st.characters(exclude_characters="/\x00"), min_size=1, max_siz
 @settings(deadline=None)
 def test_any_folder_gives_good_defaults(questionnaire: Questionnaire, folder: str) -> None:
     """Every default passes through its own validator, or Copier would refuse it."""
-    assert not refusal(questionnaire, folder)
+    assert not questionnaire.refusal(folder)
 
 
 @given(folder=FOLDERS, project_name=st.text(max_size=90))
 @settings(deadline=None)
 def test_any_project_gives_a_good_package_name(questionnaire: Questionnaire, folder: str, project_name: str) -> None:
-    assert "'package_name'" not in refusal(questionnaire, folder, project_name=project_name)
+    assert "'package_name'" not in questionnaire.refusal(folder, project_name=project_name)
 
 
 @given(
@@ -373,9 +357,9 @@ def test_any_project_gives_a_good_package_name(questionnaire: Questionnaire, fol
 )
 @settings(deadline=None)
 def test_offered_name_is_good(questionnaire: Questionnaire, name: str) -> None:
-    if sentence := refusal(questionnaire, package_name=name):
+    if sentence := questionnaire.refusal(package_name=name):
         offer = sentence.rpartition("try ")[2].removesuffix(".")
-        assert not refusal(questionnaire, package_name=offer)
+        assert not questionnaire.refusal(package_name=offer)
 
 
 @given(text=st.text(max_size=310), name=st.sampled_from(sorted(FREE_TEXT)))
@@ -383,7 +367,7 @@ def test_offered_name_is_good(questionnaire: Questionnaire, name: str) -> None:
 def test_any_text_is_taken_as_it_is_or_refused_in_a_sentence(
     questionnaire: Questionnaire, text: str, name: str
 ) -> None:
-    if sentence := refusal(questionnaire, **{name: text}):
+    if sentence := questionnaire.refusal(**{name: text}):
         assert (match := REFUSAL.fullmatch(sentence))
         assert match[1] == name
     else:
