@@ -10,8 +10,8 @@ from conftest import checked
 from copier._main import Worker
 from copier._settings import SettingsModel
 
-# It names the question, says what is wrong with the answer and, after a colon, what to do.
-REFUSAL = re.compile(r"Validation error for question '(\w+)': [A-Z][^:\n]+: [^\n]+\.")
+# It names the question, and says what is wrong with the answer and what to do, in either order.
+REFUSAL = re.compile(r"Validation error for question '(\w+)': [A-Z0-9][^:\n]+: [^\n]+\.")
 
 
 def shown(value: object) -> str:

@@ -65,60 +65,60 @@ ACCEPTED = {
 }
 REFUSED = {
     "project_name": {
-        "": "needs a name that can be seen: type one",
-        "   ": "needs a name that can be seen: type one",
-        "\u200b": "needs a name that can be seen: type one",
-        "x" * 81: "81 characters, but a page header holds 80: shorten it",
-        "a\nb": "line break or a control character",
-        "a\tb": "line break or a control character",
-        "a\x00b": "line break or a control character",
-        "a\u2028b": "line break or a control character",
-        "a\u202eb": "line break or a control character",
-        "a\ud800b": "line break or a control character",
-        "\ufeffa": "line break or a control character",
-        " a": "starts or ends with a space: leave that out",
-        "a\u3000": "starts or ends with a space: leave that out",
-        "/tmp/app": "reads as a path or an address",
-        "0.0.0.0": "reads as a path or an address",
+        "": "Blank: type one, such as My App.",
+        "   ": "Blank: type one",
+        "\u200b": "Blank: type one",
+        "x" * 81: "81 characters: shorten it to 80.",
+        "a\nb": "Unprintable character: remove it.",
+        "a\tb": "Unprintable",
+        "a\x00b": "Unprintable",
+        "a\u2028b": "Unprintable",
+        "a\u202eb": "Unprintable",
+        "a\ud800b": "Unprintable",
+        "\ufeffa": "Unprintable",
+        " a": "Space at an end: leave it out.",
+        "a\u3000": "Space at an end",
+        "/tmp/app": "A path or an address: use words.",
+        "0.0.0.0": "A path or an address",
     },
     "package_name": {
-        "": "lower-case ASCII letters and digits, words joined by single underscores, a letter first: try my_app",
-        "My-App": "try my_app",
-        "MyApp": "try myapp",
-        "2048": "try my_app",
-        "2fa": "try fa",
-        "_app": "try app",
-        "app_": "try app",
-        "my__app": "try my_app",
-        "my.app": "try my_app",
-        "app\n": "try app",
-        "café": "try caf",
-        "ａｐｐ": "try my_app",
-        "x" * 41: "41 characters, more than the 40 that are readable in an import: try " + "x" * 40,
-        "class": "Python itself uses the name class, as a keyword or a standard module: try class_app",
-        "match": "try match_app",
-        "json": "try json_app",
-        "annotationlib": "try annotationlib_app",
-        "imp": "try imp_app",
-        "flask": "may install a package called flask, and yours would hide it: try flask_app",
-        "Flask": "try flask_app",
-        "tests": "has a meaning of its own in a project's folder: try tests_app",
-        "test": "try test_app",
-        "migrations": "try migrations_app",
-        "com1": "try com1_app",
+        "": "Try my_app: only a-z, 0-9 and single underscores, a letter first.",
+        "My-App": "Try my_app: only",
+        "MyApp": "Try myapp: only",
+        "2048": "Try my_app: only",
+        "2fa": "Try fa: only",
+        "_app": "Try app: only",
+        "app_": "Try app: only",
+        "my__app": "Try my_app: only",
+        "my.app": "Try my_app: only",
+        "app\n": "Try app: only",
+        "café": "Try caf: only",
+        "ａｐｐ": "Try my_app: only",
+        "x" * 41: f"Try {'x' * 40}: at most 40 characters.",
+        "class": "Try class_app: Python itself uses class.",
+        "match": "Try match_app: Python",
+        "json": "Try json_app: Python",
+        "annotationlib": "Try annotationlib_app: Python",
+        "imp": "Try imp_app: Python",
+        "flask": "Try flask_app: yours would hide the package flask.",
+        "Flask": "Try flask_app: only",
+        "tests": "Try tests_app: tests means something else in a project.",
+        "test": "Try test_app: test means",
+        "migrations": "Try migrations_app: migrations means",
+        "com1": "Try com1_app: com1 means",
     },
     "description": {
-        "": "is empty: say in a few words what the project is",
-        "x" * 301: "301 characters, but one line of metadata holds 300: shorten it",
-        "a\nb": "line break or a control character",
-        "a\u2066b": "line break or a control character",
-        "a ": "starts or ends with a space: leave that out",
+        "": "Empty: say in short what it is.",
+        "x" * 301: "301 characters: shorten it to 300.",
+        "a\nb": "Unprintable character: remove it.",
+        "a\u2066b": "Unprintable",
+        "a ": "Space at an end: leave it out.",
     },
     "user_name": {
-        "x" * 81: "81 characters, but a line of metadata holds 80: shorten it",
-        "Ada\nLovelace": "line break or a control character",
-        "Ada\x1b[31m": "line break or a control character",
-        " ": "starts or ends with a space: leave that out",
+        "x" * 81: "81 characters: shorten it to 80.",
+        "Ada\nLovelace": "Unprintable character: remove it.",
+        "Ada\x1b[31m": "Unprintable",
+        " ": "Space at an end: leave it out.",
     },
     "user_email": dict.fromkeys(
         [
@@ -139,7 +139,7 @@ REFUSED = {
             f"a@{'b' * 64}.com",
             f"a@{'b.' * 130}com",
         ],
-        "not the shape of an e-mail address: type one such as ada@example.com, or nothing",
+        "Not an e-mail: try ada@example.com.",
     ),
 }
 
@@ -201,6 +201,8 @@ def test_bad_text_is_refused_in_a_sentence(name: str, answer: str, questionnaire
     assert (match := REFUSAL.fullmatch(sentence))
     assert match[1] == name
     assert REFUSED[name][answer] in sentence
+    # The line that a person sees on the smallest terminal; before a longer reason stands the name to type.
+    assert len(sentence) < 80 or ": Try " in sentence
 
 
 @pytest.mark.parametrize(("name", "answer"), [(name, value) for name in CHOICES for value in COUNTABLE[name]])
@@ -226,7 +228,7 @@ def test_words_for_yes_and_no_are_taken(name: str, word: Any, meant: bool, quest
 @pytest.mark.parametrize("word", ["perhaps", "nope", "", "2", ["yes"]], ids=shown)
 def test_other_words_are_no_yes(name: str, word: Any, questionnaire: Questionnaire) -> None:
     """Copier alone would take them for one, and proxy_fix would trust the headers of strangers."""
-    assert "neither yes nor no" in questionnaire.refusal(**{name: word})
+    assert "Neither yes nor no: type one." in questionnaire.refusal(**{name: word})
 
 
 # ── The package's name ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -283,7 +285,7 @@ def test_names_of_installed_packages_are_refused(
 @pytest.mark.parametrize("name", ["flit_core", "pip", "pkg_resources", "setuptools", "waitress", "wheel"])
 def test_names_of_tools_that_come_otherwise_are_refused(name: str, questionnaire: Questionnaire) -> None:
     """With the build, with an environment by venv, with a command of the README."""
-    assert f"try {name}_app." in questionnaire.refusal(package_name=name)
+    assert f"Try {name}_app: " in questionnaire.refusal(package_name=name)
 
 
 @pytest.mark.parametrize(
@@ -358,7 +360,7 @@ def test_any_project_gives_a_good_package_name(questionnaire: Questionnaire, fol
 @settings(deadline=None)
 def test_offered_name_is_good(questionnaire: Questionnaire, name: str) -> None:
     if sentence := questionnaire.refusal(package_name=name):
-        offer = sentence.rpartition("try ")[2].removesuffix(".")
+        offer = sentence.split(": ")[1].removeprefix("Try ")
         assert not questionnaire.refusal(package_name=offer)
 
 
@@ -420,8 +422,8 @@ def test_bad_answer_writes_nothing(name: str, render: Render, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("package_name", r"Validation error for question 'package_name': .+: try my_app\."),
-        ("git", r"Validation error for question 'git': .+: type one of the two\."),
+        ("package_name", r"Validation error for question 'package_name': Try my_app: .+"),
+        ("git", r"Validation error for question 'git': .+: type one\."),
         ("database", r"Invalid choice for 'database': 'perhaps' is not in \['none', .+\]"),
     ],
     ids=["package_name", "git", "database"],
@@ -477,6 +479,6 @@ def test_bad_answer_from_a_persons_own_settings_is_refused(
     file.write_text("defaults:\n  user_email: nowhere\n")
     monkeypatch.setenv("COPIER_SETTINGS_PATH", str(file))
 
-    with pytest.raises(ValueError, match="'user_email': This is not the shape of an e-mail address: type one"):
+    with pytest.raises(ValueError, match="'user_email': Not an e-mail: try ada@example.com."):
         render()
     assert not (tmp_path / "myapp").exists()
