@@ -336,9 +336,8 @@ def test_package_is_named_after_the_project(project_name: str, package_name: str
     assert questionnaire.answer("cafe", project_name=project_name)["package_name"] == package_name
 
 
-FOLDERS = st.text(st.characters(codec="utf-8", exclude_characters="/\x00"), min_size=1, max_size=60).filter(
-    {".", ".."}.isdisjoint
-)
+LETTERS = st.characters(codec="utf-8", exclude_characters="/\x00")
+FOLDERS = st.text(LETTERS, min_size=1, max_size=60).filter(lambda name: name not in {".", ".."})
 
 
 @given(folder=FOLDERS)
