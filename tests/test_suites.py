@@ -122,6 +122,7 @@ def test_suite_passes_on_a_server(render: Render, database: str) -> None:
     tested = run(install(project) / "pytest", "-q", cwd=project, TEST_DATABASE_URL=server(database))
 
     assert "passed" in tested.stdout
+    assert not (project / "instance").exists(), "the tests leave the developer's own data alone"
 
 
 def test_suite_passes_in_any_order_and_in_pieces(render: Render) -> None:
