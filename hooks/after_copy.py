@@ -1,7 +1,7 @@
 """What Copier runs once after ``copier copy``: environment, tests, repository.
 
 Nothing here destroys: what was in the folder before stays as it was, and a stage that cannot be done
-says why, and which command does it later. There is only the standard library, on the Python that runs
+says why, and which commands do it later. There is only the standard library, on the Python that runs
 Copier. Copier deletes a new project when this exits non-zero, so it does that only where the project
 is kept anyway (``--keep=yes``) or where a machine reads the result (``CI`` is set).
 """
@@ -9,7 +9,6 @@ is kept anyway (``--keep=yes``) or where a machine reads the result (``CI`` is s
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import re
 import shlex
@@ -19,7 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -28,63 +28,83 @@ BIN = Path(".venv", "Scripts" if WINDOWS else "bin")
 PYTHON = BIN / "python"
 TEMPLATE = Path(__file__).resolve().parents[1] / "template"
 RED, GREEN, YELLOW = 31, 32, 33
-FIRST_COMMIT = 'git add --all && git commit -m "Start from flask-starter"'
 
-OFFLINE = r"failed to fetch|dns error|connection refused|name resolution|failed to establish|timed out|offline"
+# What uv and pip say where only the network, or only a Python, is missing.
+OFFLINE = r"failed to fetch|failed to establish|network was disabled|dns error|connection refused|timed out"
 NO_PYTHON = r"no interpreter found|requires a different python|incompatible with the project's python"
+# Variables that would lead our commands out of the project, to another database, or to another outcome.
+LEADS_AWAY = re.compile(
+    r"GIT_(?!AUTHOR_|COMMITTER_|CONFIG_|EXEC_PATH).*|PYTHON(HOME|PATH|WARNINGS)|PYTEST_.*|COV_CORE_.*|TEST_DATABASE_URL"
+    r"|UV_(PROJECT.*|WORKING_DIR.*|FROZEN|LOCKED|NO_(DEV|GROUP|DEFAULT_GROUPS|EDITABLE|INSTALL_.*))"
+    r"|PIP_(USER|TARGET|PREFIX|ROOT)|FORCE_COLOR|CLICOLOR_FORCE"
+)
 
 
 class NotDone(Exception):
     """A stage that was not done: why, and the commands that do it later."""
+
+    word, colour = "not done", YELLOW
 
     def __init__(self, why: str, *later: str) -> None:
         super().__init__(why)
         self.later = later
 
 
-class TestsFailed(Exception):
-    """The generated suite is red: with pytest's summary."""
+class TestsFailed(NotDone):
+    """The project's suite is red: pytest's summary, and the command that runs it again."""
+
+    word, colour = "FAILED", RED
 
 
-class Interrupted(BaseException):
-    """Ctrl-C. No KeyboardInterrupt, for which subprocess would first wait a quarter of a second."""
+class Interrupted(Exception):
+    """A person has had enough."""
 
 
 class Report:
     """What a person reads, the log that holds the rest, and the steps that are still to do."""
 
     def __init__(self) -> None:
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="replace")  # for a terminal without our characters
-        self.colour = sys.stdout.isatty() and not WINDOWS and "NO_COLOR" not in os.environ
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal may lack our characters
+        self.colour = sys.stdout.isatty() and not WINDOWS and not os.environ.get("NO_COLOR")
         descriptor, name = tempfile.mkstemp(prefix="flask-starter-", suffix=".log")
         os.close(descriptor)
         self.log = Path(name)
+        self.log_matters = False
         self.current = ""
         self.todo: list[str] = []
+        self.process: subprocess.Popen[bytes] | None = None
+        self.interrupted = False
+        signal.signal(signal.SIGINT, self.interrupt)
+
+    def interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+        """End what runs, at once: a quarter of a second after Ctrl-C, Copier kills us."""
+        self.interrupted = True
+        if self.process:
+            self.process.kill()
 
     def say(self, text: str = "", end: str = "\n") -> None:
         """Print at once, so that nothing looks hung."""
-        print(text, end=end, flush=True)
+        try:
+            print(text, end=end, flush=True)
+        except OSError:  # nobody reads any more, as after `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def paint(self, text: str, colour: int) -> str:
         """Colour text where that can be seen and was not refused (https://no-color.org)."""
         return f"\033[{colour}m{text}\033[0m" if self.colour else text
 
-    def stage(self, name: str, work: Callable[[Report], str]) -> bool:
+    def stage(self, name: str, work: Callable[[], str]) -> bool:
         """Do a stage on one line: its name at the start, its outcome and its seconds at the end."""
         self.current = name
         self.say(f"  {name:<12} ", end="")
         start = time.monotonic()
         done = False
         try:
-            outcome = self.paint(work(self), GREEN)
+            outcome = self.paint(work(), GREEN)
             done = True
         except NotDone as problem:
-            outcome = self.paint(f"not done: {problem}", YELLOW)
+            outcome = self.paint(f"{problem.word}: {problem}", problem.colour)
             self.todo += problem.later
-        except TestsFailed as failure:
-            outcome = self.paint(f"FAILED: {failure}", RED)
         self.say(f"{outcome} ({time.monotonic() - start:.1f} s)")
         self.current = ""
         return done
@@ -92,204 +112,224 @@ class Report:
     def run(self, *command: str | Path, **extra: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the project; what it prints goes to the log and into the result."""
         words = [str(word) for word in command]
+        kept = {name: value for name, value in os.environ.items() if not LEADS_AWAY.fullmatch(name)}
         with self.log.open("a+", encoding="utf-8", errors="replace") as log:
             log.write(f"$ {shlex.join(words)}\n")
             log.flush()
             start = log.tell()
-            status = subprocess.run(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(extra)
-            ).returncode
+            try:
+                self.process = subprocess.Popen(
+                    words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**kept, **extra}
+                )
+                if self.interrupted:  # while it started
+                    self.process.kill()
+                status = self.process.wait()
+            except OSError as error:
+                log.write(f"error: {error}\n")
+                status = 127
+            if self.interrupted:
+                raise Interrupted
             log.seek(start)
             return subprocess.CompletedProcess(words, status, log.read().strip())
+
+    def trouble(self, failed: subprocess.CompletedProcess[str], *later: str) -> NotDone:
+        """A failure that only the log explains, with the line that says most."""
+        self.log_matters = True
+        lines = failed.stdout.splitlines() or [f"{failed.args[0]} exits {failed.returncode}"]
+        why = next((line for line in lines if re.match(r"\s*(error|fatal)", line, re.IGNORECASE)), lines[-1])
+        return NotDone(f"{why.strip()} (log: {self.log})", *later)
 
     def tail(self, lines: int = 25) -> str:
         """The end of the log."""
         return "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-lines:])
 
 
-def environment(extra: dict[str, str]) -> dict[str, str]:
-    """The variables for our commands: without those that would lead them out of the project."""
-    lead_away = re.compile(
-        r"GIT_(DIR|WORK_TREE|INDEX_FILE|COMMON_DIR|OBJECT_DIRECTORY|NAMESPACE|PREFIX)|PYTEST_.*|COV_CORE_.*"
-        r"|VIRTUAL_ENV|PYTHONHOME|PYTHONPATH|UV_PROJECT(_ENVIRONMENT)?|UV_(NO_)?(DEV|GROUP|SYNC)|PIP_(USER|TARGET|PREFIX)"
-    )
-    kept = {name: value for name, value in os.environ.items() if not lead_away.fullmatch(name)}
-    return {**kept, "UV_NO_PROGRESS": "1", **extra}
-
-
-def find_uv() -> str | None:
-    """uv from the PATH, or from where Copier is installed."""
-    return shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
-
-
-def find_python(version: str) -> str | None:
-    """A Python that is new enough, the one that runs Copier first."""
-    minor = int(version.partition(".")[2])
-    names = [sys.executable, *(f"python3.{n}" for n in range(minor, minor + 5)), "python3", "python"]
-    check = f"import sys, venv, ensurepip; sys.exit(sys.version_info < (3, {minor}))"
-    for name in names:
-        with contextlib.suppress(OSError):
-            if subprocess.run([name, "-c", check], capture_output=True).returncode == 0:
-                return name
+def held_before(package: str, answers_file: str) -> Path | None:
+    """Find a file of the project's folder that Copier did not just write."""
+    names = {"[[ package_name ]]": package, "[[ _copier_conf.answers_file ]]": answers_file}
+    ours = set()
+    for path in TEMPLATE.rglob("*"):
+        name = re.sub(r"\[% .*? %\]|\.jinja$", "", str(path.relative_to(TEMPLATE)))
+        for placeholder, value in names.items():
+            name = name.replace(placeholder, value)
+        ours.add(Path(name))
+    # A file under our name that is older than the fetched template was kept when Copier asked. Where the
+    # template was not fetched, a minute is more than rendering takes.
+    written = max((path.stat().st_mtime for path in ours if path.exists()), default=0)
+    began = written - min(60, time.time() - Path(__file__).stat().st_mtime)
+    for path in Path().rglob("*"):
+        kept = path not in ours or path.lstat().st_mtime < began
+        if kept and (path.is_symlink() or not path.is_dir()):
+            return path
     return None
 
 
-def held_before(package: str, answers_file: str) -> Iterator[Path]:
-    """The files of the project's folder that Copier did not just write."""
-    rendered = {"package_name": package, "_copier_conf.answers_file": answers_file}
-    ours = {
-        Path(re.sub(r"\[% .*? %\]|\.jinja$", "", re.sub(r"\[\[ (\S+) \]\]", lambda m: rendered[m[1]], str(name))))
-        for name in (path.relative_to(TEMPLATE) for path in TEMPLATE.rglob("*"))
-    }
-    written = Path(answers_file).stat().st_mtime
-    for path in Path().rglob("*"):
-        # A minute is more than rendering takes: what is older was kept when Copier asked.
-        if not path.is_dir() and (path not in ours or path.lstat().st_mtime < written - 60):
-            yield path
+def find_python(report: Report, version: str) -> str | None:
+    """Find a Python that is new enough and can make environments."""
+    minor = int(version.partition(".")[2])
+    check = f"import sys, venv, ensurepip; sys.exit(sys.version_info < (3, {minor}))"
+    for name in ("python3", "python", *(f"python3.{n}" for n in range(minor, minor + 5)), sys.executable):
+        if report.run(name, "-c", check).returncode == 0:
+            return name
+    return None
 
 
 def make_environment(report: Report, version: str) -> str:
     """Install the project and its tools, with uv or else with pip."""
-    uv = find_uv()
-    by_pip = (
-        f"python{version} -m venv .venv",
-        f"{PYTHON} -m pip install --upgrade pip",
-        f"{PYTHON} -m pip install --editable . --group dev",
-    )
-    later = ("uv sync",) if shutil.which("uv") else by_pip
+    uv = shutil.which("uv")
+    later: tuple[str, ...] = ("uv sync",)
+    python = None
+    if not uv:
+        python = find_python(report, version)
+        uv = shutil.which("uv", path=str(Path(sys.executable).parent))
+        later = (
+            f"{shlex.quote(python or f'python{version}')} -m venv .venv",
+            f"{PYTHON} -m pip install --upgrade pip",
+            f"{PYTHON} -m pip install --editable . --group dev",
+        )
     for name in (".venv", "uv.lock"):
         if os.path.lexists(name):
             raise NotDone(f"{name} was here before, and stays as it is", *later)
-    for parent in Path.cwd().parents:
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            if "[tool.uv.workspace]" in (parent / "pyproject.toml").read_text("utf-8"):
-                raise NotDone(f"the folder is inside the uv workspace {parent}", *later)
 
     if uv:
-        made = report.run(uv, "sync", "--project", ".")
-    else:
-        python = find_python(version)
-        if not python:
-            running = ".".join(map(str, sys.version_info[:3]))
-            raise NotDone(f"no Python {version} or newer was found (Copier runs on {running})", *later)
+        for parent in Path.cwd().parents:
+            with suppress(OSError, UnicodeDecodeError):
+                metadata = (parent / "pyproject.toml").read_text("utf-8")
+                if re.search(r"^(\[tool\.uv\.workspace|workspace *=)", metadata, re.MULTILINE):
+                    raise NotDone(f"uv would change the workspace in {parent}", *later)
+        made = report.run(uv, "sync")
+    elif python:
         made = report.run(python, "-m", "venv", ".venv")
-        pip = (PYTHON, "-m", "pip", "install", "--retries", "1")
-        for wanted in (("--upgrade", "pip"), ("--editable", ".", "--group", "dev")):
+        for wanted in (["pip>=25.1"], ["--editable", ".", "--group", "dev"]):  # the first pip with --group
             if made.returncode == 0:
-                made = report.run(*pip, *wanted)
+                made = report.run(PYTHON, "-m", "pip", "install", "--retries=1", *wanted)
+    else:
+        running = ".".join(map(str, sys.version_info[:3]))
+        raise NotDone(f"no Python {version} or newer with venv was found (Copier runs on {running})", *later)
     if made.returncode == 0:
-        return "installed with uv" if uv else "installed with pip"
+        return f"installed with {'uv' if uv else 'pip'}"
 
     if re.search(NO_PYTHON, made.stdout, re.IGNORECASE):
         raise NotDone(f"no Python {version} or newer was found", *later)
     if re.search(OFFLINE, made.stdout, re.IGNORECASE):
         raise NotDone("the package index cannot be reached", *later)
-    last = made.stdout.splitlines()[-1].strip() if made.stdout else f"exit {made.returncode}"
-    raise NotDone(f"{last} (log: {report.log})", *later)
+    raise report.trouble(made, *later)
 
 
 def run_tests(report: Report, installed: bool, again: str) -> str:
     """Run the project's own suite."""
     if not installed:
-        raise NotDone("there is no environment", again)
+        raise NotDone("the environment comes first", again)
     tested = report.run(PYTHON, "-m", "pytest", "--quiet", "--color=no")
-    summary = re.search(r"\d+ (?:passed|failed|error)[^=\n]*$", tested.stdout)
-    text = re.sub(r" in (\S+)s$", r" in \1 s", summary[0]) if summary else f"exit {tested.returncode}"
+    last = (tested.stdout.splitlines() or [f"exit {tested.returncode}"])[-1]
+    summary = re.sub(r" in ([\d.]+)s.*", lambda taken: f" in {float(taken[1]):.1f} s", last)
     if tested.returncode:
-        raise TestsFailed(text)
-    return text
+        raise TestsFailed(summary, again)
+    return summary
 
 
 def make_repository(report: Report, before: Path | None) -> str:
     """Make a repository and a first commit, unless something of the owner's would get into it."""
+    commit = 'git commit -m "Start from flask-starter"'
+    start = ("git init", "git add .", commit)
     git = shutil.which("git")
-    start = f"git init && {FIRST_COMMIT}"
     if not git:
-        raise NotDone("git is not installed", start)
+        raise NotDone("git is not installed", *start)
     top = report.run(git, "rev-parse", "--show-toplevel", LC_ALL="C")
     if top.returncode == 0:
-        raise NotDone(f"the folder is inside the repository {top.stdout}", FIRST_COMMIT)
+        raise NotDone(f"the folder is in the repository {top.stdout}", "git add .", f"{commit} .")
     if "not a git repository" not in top.stdout:
-        raise NotDone(f"git says: {top.stdout}", start)
+        raise report.trouble(top, "git add .", f"{commit} .")
     if before:
-        raise NotDone(f"the folder held files before, such as {before}: look, then commit", start)
+        raise NotDone(f"there were files before, such as {before}: look before you add them", *start)
     for role in ("AUTHOR", "COMMITTER"):
         if report.run(git, "-c", "user.useConfigOnly=true", "var", f"GIT_{role}_IDENT").returncode:
-            who = 'git config --global user.name "Ada Lovelace"'
-            address = "git config --global user.email ada@example.com"
-            raise NotDone("git does not know who you are", who, address, start)
-    branch = report.run(git, "config", "--get", "init.defaultBranch").stdout or "main"
-    for command in (
-        ("-c", f"init.defaultBranch={branch}", "init", "--quiet"),
-        ("add", "--all"),
-        ("-c", "commit.gpgSign=false", "commit", "--quiet", "--no-verify", "--message", "Start from flask-starter"),
-    ):
-        done = report.run(git, *command)
-        if done.returncode:
-            raise NotDone(f"git {command[-1]} failed (log: {report.log})", start)
+            examples = {"user.name": "Ada Lovelace", "user.email": "ada@example.com"}
+            missing = [key for key in examples if report.run(git, "config", key).returncode]
+            who = [f'git config --global {key} "{examples[key]}"' for key in missing]
+            raise NotDone("git does not know who you are", *who, *start)
+
+    branch = report.run(git, "config", "init.defaultBranch").stdout or "main"
+    # The owner's hooks and keys are for the owner's own commits: neither asks anything, nor fails, here.
+    git_alone = (git, "-c", f"core.hooksPath={os.devnull}", "-c", "commit.gpgSign=false")
+    try:
+        for words in (
+            ("-c", f"init.defaultBranch={branch}", "init", "--quiet"),
+            ("add", "."),
+            ("commit", "--quiet", "--message", "Start from flask-starter"),
+        ):
+            done = report.run(*git_alone, *words)
+            if done.returncode:
+                raise report.trouble(done, *start)
+    except Exception:
+        shutil.rmtree(".git", ignore_errors=True)  # half made, and ours: there was none
+        raise
     return f"first commit {report.run(git, 'rev-parse', '--short', 'HEAD').stdout}"
 
 
 def change_folder() -> list[str]:
     """The ``cd`` from where the person stands, if it takes one."""
-    stands = os.environ.get("PWD", "")
-    if not os.path.isdir(stands):
-        return [f"cd {shlex.quote(os.getcwd())}"]
-    way = os.path.relpath(os.getcwd(), os.path.realpath(stands))
-    return [] if way == "." else [f"cd {shlex.quote(way)}"]
+    way = Path.cwd()
+    with suppress(ValueError):
+        way = way.relative_to(Path(os.environ.get("PWD", os.devnull)).resolve())
+    if way == Path():
+        return []
+    words = ["cd", f".{os.sep}{way}" if str(way).startswith("-") else str(way)]
+    return [subprocess.list2cmdline(words) if WINDOWS else shlex.join(words)]
+
+
+def do_stages(report: Report, options: argparse.Namespace, ci: bool) -> int:
+    """Do one stage after the other, and say what is still to do."""
+    report.say()
+    before = held_before(options.package, options.answers_file)
+    prefix = "uv run " if shutil.which("uv") else f"{BIN}{os.sep}"
+    again = f"{prefix}pytest"
+
+    installed = report.stage("environment", lambda: make_environment(report, options.python))
+    tested = report.stage("tests", lambda: run_tests(report, installed, again))
+    red = installed and not tested
+    tail = report.tail()
+    if options.git == "yes":
+        report.stage("git", lambda: make_repository(report, before))
+
+    error = (ci and not tested) or (options.keep == "yes" and red)
+    deleted = error and options.keep == "no"
+    if red:
+        report.log_matters = True
+        report.say(f"\nThe end of the log:\n\n{tail}\n\nAll of it: {report.log}")
+        report.say(report.paint(f"The tests fail{'' if deleted else ', project kept'}. Run them again: {again}", RED))
+    report.say("\nNext:")
+    for step in (*change_folder(), *report.todo, *([] if red else [f"{prefix}flask run --debug"])):
+        report.say(f"  {step}")
+    if deleted:
+        report.say(
+            "\nCI is set: this is an error, and Copier deletes a folder that it made. With --no-cleanup it stays."
+        )
+    return int(error)
 
 
 def main() -> int:
-    """Do the stages, and say what is still to do."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Do the stages, until they are done or a person has had enough."""
+    parser = argparse.ArgumentParser()
     parser.add_argument("--package", required=True)
     parser.add_argument("--python", required=True)
     parser.add_argument("--git", choices=["yes", "no"], required=True)
     parser.add_argument("--keep", choices=["yes", "no"], required=True)
     parser.add_argument("--answers-file", required=True)
     options = parser.parse_args()
-    strict = options.keep == "yes" or os.environ.get("CI", "") not in ("", "0", "false")
-
+    ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
     report = Report()
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise Interrupted
-
-    signal.signal(signal.SIGINT, interrupt)
     try:
-        return stages(report, options, strict)
+        status = do_stages(report, options, ci)
     except Interrupted:
-        where = f" ({report.current})" if report.current else ""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient person's second one must not be our status
+        where = f" at the stage {report.current}" if report.current else ""
         report.say(f"\nStopped{where}. The project is complete: its README says how to set it up and test it.")
-        return 130 if strict else 0
-
-
-def stages(report: Report, options: argparse.Namespace, strict: bool) -> int:
-    """Do one stage after the other."""
-    report.say()
-    before = next(held_before(options.package, options.answers_file), None)
-    prefix = "uv run " if shutil.which("uv") else f"{BIN}{os.sep}"
-    again = f"{prefix}pytest"
-
-    installed = report.stage("environment", lambda report: make_environment(report, options.python))
-    tested = report.stage("tests", lambda report: run_tests(report, installed, again))
-    red = installed and not tested
-    tail = report.tail()
-    if options.git == "yes":
-        report.stage("git", lambda report: make_repository(report, before))
-
-    steps = [*change_folder(), *report.todo]
-    if red:
-        report.say(f"\n{report.paint('The tests fail.', RED)} The project is kept. The end of their log:\n\n{tail}\n")
-        report.say(f"All of it:  {report.log}\nRun again:  {again}")
-        steps.append(again)
-    else:
-        steps.append(f"{prefix}flask run --debug")
-        report.log.unlink()
-    report.say("\nNext:")
-    for step in steps:
-        report.say(f"  {step}")
-    return int(strict and not tested)
+        status = 130 if ci or options.keep == "yes" else 0
+    if not report.log_matters:
+        with suppress(OSError):
+            report.log.unlink()
+    return status
 
 
 if __name__ == "__main__":
