@@ -35,7 +35,7 @@ class Machine:
         self.bin, self.temp, self.hangs = folder / "bin", folder / "temp", folder / "hangs"
         self.temp.mkdir(parents=True)
         self.bin.mkdir()
-        for tool in ("chmod", "cp", "env", "git", "mkdir", "sh", "sleep"):
+        for tool in ("cp", "env", "git", "mkdir", "sh", "sleep"):
             (self.bin / tool).symlink_to(shutil.which(tool) or tool)
         for name in ("copiers-python", "python3"):
             (self.bin / name).symlink_to(PYTHON)
