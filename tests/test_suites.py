@@ -125,6 +125,7 @@ def test_suite_passes_on_a_server(render: Render, database: str) -> None:
     assert not (project / "instance").exists(), "the tests leave the developer's own data alone"
 
 
+@pytest.mark.slow
 def test_suite_passes_in_any_order_and_in_pieces(render: Render) -> None:
     project = render()
     install(project)
