@@ -22,7 +22,7 @@ COLOURED = re.compile(
 )
 
 
-def page(name: str, *also: Any, **context: Any) -> str:
+def page(name: str, /, *also: Any, **context: Any) -> str:
     """Render the page of a topic, with the source of its views and of what they use.
 
     The template is ``tour/<name>.html`` where there is one; ``tour/page.html`` shows ``facts``.
@@ -38,7 +38,7 @@ def page(name: str, *also: Any, **context: Any) -> str:
         before=TOPICS[place - 1] if place else None,
         after=next(iter(TOPICS[place + 1 :]), None),
         total=len(TOPICS) - 1,
-        sources={part.__name__: source(part) for part in [*views, *also]},
+        sources={part.__name__: source(part) for part in [*also, *views]},
         markup=template_source(str(template.name)),
         **context,
     )

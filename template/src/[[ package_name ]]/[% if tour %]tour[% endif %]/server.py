@@ -16,9 +16,7 @@ class ServerTiming:
     def __init__(self, app: WSGIApplication) -> None:
         self.app = app
 
-    def __call__(
-        self, environ: WSGIEnvironment, start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start = perf_counter()
 
         def start_timed(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:

@@ -38,7 +38,7 @@ def upload() -> ResponseReturnValue:
     if not content:
         return uploads("The file is empty: choose one with something in it."), 400
     if len(content) > MAX_BYTES:
-        return uploads("The file is larger than 1 MiB: choose a smaller one."), 413
+        return uploads(f"The file is larger than {MAX_BYTES // 1024} KiB: choose another."), 413
     if len(list(folder().iterdir())) >= MAX_FILES:
         return uploads(f"There are {MAX_FILES} files already: delete one first."), 409
     # Random, so that two names never meet; secured, so that none leaves the folder.
