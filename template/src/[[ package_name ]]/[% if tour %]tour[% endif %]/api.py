@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from .pages import bp, page
 
 
-class People:
+class Register:
     """The people this process knows, the newest fifty: a lock keeps threads apart."""
 
     def __init__(self) -> None:
@@ -26,16 +26,16 @@ class People:
             return self.last
 
 
-def known_people() -> People:
+def known_people() -> Register:
     """Find the people of this app."""
-    known: People = current_app.extensions["tour_people"]
+    known: Register = current_app.extensions["tour_people"]
     return known
 
 
 @bp.get("/json")
 def json() -> str:
     """Explain the API."""
-    return page("json", People)
+    return page("json", Register)
 
 
 @bp.get("/api/people")
