@@ -60,7 +60,7 @@ def middleware() -> str:
 def running() -> str:
     """Tell whether this process is safe to be seen."""
     if current_app.debug:
-        mode = "On: it reloads changed code, and its errors open a console. For you alone."
+        mode = "On: errors open a console. For you alone."
     else:
-        mode = "Off: errors are logged, and visitors see a plain page."
+        mode = "Off: errors are logged, not shown."
     return page("running", facts={"Debug mode": mode})
