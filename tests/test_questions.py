@@ -35,6 +35,7 @@ PROMISED: dict[str, dict[str, Any]] = {
     "python_version": {"type": "str", "default": "3.11", "choices": ["3.11", "3.12", "3.13", "3.14"]},
     "database": {"type": "str", "default": "sqlite", "choices": ["none", "sqlite", "postgresql", "mysql"]},
     "proxy_fix": {"type": "bool", "default": False},
+    "tour": {"type": "bool", "default": True},
     "git": {"type": "bool", "default": True},
 }
 
@@ -404,6 +405,7 @@ def test_good_answers_arrive(render: Render) -> None:
         "python_version": "3.13",
         "database": "postgresql",
         "proxy_fix": True,
+        "tour": False,
         "git": False,
     }
     written = yaml.safe_load((render(**answers) / ".copier-answers.yml").read_text(encoding="utf-8"))

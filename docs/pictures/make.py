@@ -98,7 +98,7 @@ def page(screen: pyte.Screen) -> str:
 
 
 def main() -> None:
-    """Make both pictures."""
+    """Make the pictures."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         run("git", "clone", "--quiet", str(ROOT), str(folder / "flask-starter"), cwd=ROOT)
@@ -114,6 +114,8 @@ def main() -> None:
         ) as server:
             time.sleep(3)
             photograph(f"http://127.0.0.1:{PORT}/", HERE / "home.png", 1200, 1000)
+            photograph(f"http://127.0.0.1:{PORT}/tour/", HERE / "tour.png", 1280, 1000)
+            photograph(f"http://127.0.0.1:{PORT}/tour/methods", HERE / "tour-page.png", 1280, 1000)
             server.terminate()
 
 
