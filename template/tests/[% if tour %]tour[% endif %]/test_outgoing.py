@@ -84,6 +84,8 @@ def test_unknown_person_is_not_found(client: FlaskClient) -> None:
     [
         ("name=Grace", "application/x-www-form-urlencoded", 415),
         ("{", "application/json", 400),
+        ("[" * 800, "application/json", 400),
+        ("[" * 801, "application/json", 413),
         ('{"name": NULL}', "application/json", 400),
         ("[]", "application/json", 422),
         ("{}", "application/json", 422),

@@ -46,7 +46,8 @@ def people() -> list[dict[str, Any]]:
 
 @bp.post("/api/people")
 def add_person() -> ResponseReturnValue:
-    """Add somebody: 201, or 415, 400 or 422."""
+    """Add somebody: 201, or 413, 415, 400 or 422."""
+    request.max_content_length = 800  # enough for a name, too little to nest deeply
     sent = request.get_json()  # 415 for another type, 400 for what is no JSON
     name = sent.get("name") if isinstance(sent, dict) else None
     if not isinstance(name, str) or not 0 < len(name) <= 80 or not name.isprintable():
