@@ -28,14 +28,12 @@ def client(app: Flask) -> FlaskClient:
         {"Origin": ""},
     ],
 )
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-def test_cross_site_request_is_refused(
-    client: FlaskClient, method: str, headers: dict[str, str]
-) -> None:
-    response = client.open("/change", method=method, headers=headers)
+def test_cross_site_request_is_refused(client: FlaskClient, headers: dict[str, str]) -> None:
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        response = client.open("/change", method=method, headers=headers)
 
-    assert response.status_code == 403
-    assert "came from another site" in response.text
+        assert response.status_code == 403
+        assert "came from another site" in response.text
 
 
 @pytest.mark.parametrize(
