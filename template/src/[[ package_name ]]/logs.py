@@ -6,6 +6,7 @@ import re
 import secrets
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 from flask import Flask, g, has_request_context, request
 from werkzeug.wrappers import Response
@@ -68,16 +69,17 @@ class ReadableFormatter(logging.Formatter):
 
 
 class JSONFormatter(logging.Formatter):
-    """Lines for a program, each a JSON object."""
+    """Lines for a program, each a JSON object; ``extra={"fields": {…}}`` adds to it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record."""
-        entry = {
+        entry: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
         }
+        entry |= getattr(record, "fields", {})
         if request_id := current_request_id():
             entry["request_id"] = request_id
         if record.exc_info:
