@@ -137,7 +137,7 @@ def test_licence_is_the_real_text(render: Render, name: str, words: str) -> None
 
 
 def test_default_project_is_small(render: Render) -> None:
-    assert len([path for path in render().rglob("*") if path.is_file()]) <= 45
+    assert len([path for path in render().rglob("*") if path.is_file()]) <= 46
 
 
 def test_two_renders_are_the_same(render: Render) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import copier
 import pytest
 import yaml
-from conftest import COUNTABLE, QUESTIONS, Render, run
+from conftest import COUNTABLE, QUESTIONS, ROOT, Render, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -287,6 +287,10 @@ def assert_clean(files: dict[str, str]) -> None:
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text, encoding="utf-8")
+        # The modules that depend on no answer stand there too, or imports of them are sorted as a stranger's.
+        (package,) = Path(folder, "src").iterdir()
+        for module in (ROOT / "template" / "src" / "[[ package_name ]]").glob("*.py"):
+            (package / module.name).touch()
         run("ruff", "check", "--no-cache", cwd=Path(folder))
         run("ruff", "format", "--no-cache", "--check", cwd=Path(folder))
 

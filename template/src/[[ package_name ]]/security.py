@@ -49,7 +49,7 @@ class SecurityHeaders:
 
         def add_headers(
             status: str, headers: list[tuple[str, str]], exc_info: Any = None
-        ) -> Callable[[bytes], object]:
+        ) -> Callable[..., object]:
             present = {name.lower() for name, _value in headers}
             headers = headers + [header for name, header in wanted if name not in present]
             return start_response(status, headers, exc_info)
