@@ -2,7 +2,7 @@
 
 from flask import Flask, current_app, render_template, request
 from markupsafe import Markup
-from werkzeug.exceptions import HTTPException, SecurityError
+from werkzeug.exceptions import BadRequest, HTTPException, SecurityError
 from werkzeug.wrappers import Response
 
 PROBLEM = "application/problem+json"  # RFC 9457
@@ -26,6 +26,8 @@ def init_app(app: Flask) -> None:
 
 def handle(error: HTTPException) -> Response:
     """Answer an error as a page or as JSON, with its status and headers such as ``Allow`` kept."""
+    if isinstance(error, SecurityError):
+        error.description = BadRequest.description  # its own repeats the host that was asked for
     response = error.get_response()
     if wants_json():
         response.content_type = PROBLEM
