@@ -3,6 +3,7 @@
 import pytest
 from flask.testing import FlaskClient
 
+COOKIE = "__Host-session"
 
 @pytest.mark.parametrize("debug", [False, True])
 def test_cookie_is_set_with_its_flags(
@@ -58,18 +59,18 @@ def test_visitor_signs_in_and_out(client: FlaskClient) -> None:
 
 def test_tampered_cookie_is_ignored(client: FlaskClient) -> None:
     client.post("/tour/session", data={"name": "Ada"})
-    cookie = client.get_cookie("session")
+    cookie = client.get_cookie(COOKIE)
     assert cookie is not None
     payload, _, signature = cookie.value.partition(".")
 
-    client.set_cookie("session", f"{payload[:-2]}Q.{signature}")
+    client.set_cookie(COOKIE, f"{payload[:-2]}Q.{signature}")
 
     assert "Welcome back, Ada" not in client.get("/tour/session").text
 
 
 def test_cookie_of_nonsense_is_ignored(client: FlaskClient) -> None:
     for cookie in ("x", "xxxxx", "é", ".", ".eJw.x", "\x00"):
-        client.set_cookie("session", cookie)
+        client.set_cookie(COOKIE, cookie)
 
         assert "<dd>nothing</dd>" in client.get("/tour/session").text
 
