@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Callable, Mapping
 from itertools import combinations, product
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
+VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 QUESTIONS: dict[str, dict[str, Any]] = {
     name: question
     for name, question in CONFIG.items()
@@ -111,7 +113,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, clone / name)
     git = ("git", "-c", "user.name=Ada Lovelace", "-c", "user.email=ada@example.com")
-    for command in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "Release"), ("tag", "v0.1.0")):
+    for command in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "Release"), ("tag", f"v{VERSION}")):
         run(*git, *command, cwd=clone)
     return clone
 

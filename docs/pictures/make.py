@@ -102,7 +102,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         run("git", "clone", "--quiet", str(ROOT), str(folder / "flask-starter"), cwd=ROOT)
-        run("git", "tag", "--force", "v0.1.0", cwd=folder / "flask-starter")
+        run("git", "tag", "--force", "v9.9.9", cwd=folder / "flask-starter")
         screen = copy(folder)
         (folder / "terminal.html").write_text(page(screen), encoding="utf-8")
         used = [row for row in range(screen.lines) if any(cell.data.strip() for cell in screen.buffer[row].values())]

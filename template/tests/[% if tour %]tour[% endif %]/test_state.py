@@ -5,6 +5,7 @@ from flask.testing import FlaskClient
 
 COOKIE = "__Host-session"
 
+
 @pytest.mark.parametrize("debug", [False, True])
 def test_cookie_is_set_with_its_flags(
     monkeypatch: pytest.MonkeyPatch, client: FlaskClient, debug: bool
