@@ -386,7 +386,7 @@ def test_what_is_tried_here_is_what_copier_writes(questionnaire: Questionnaire, 
 @pytest.mark.parametrize("case", WORST)
 def test_worst_answers_make_a_whole_project(case: str, template: Path, tmp_path: Path) -> None:
     """With everything that a person's copy does, in a folder of such a name, and the suite green."""
-    answers = {**WORST[case], "license": "BSD-3-Clause"}
+    answers = {**WORST[case], "license": "BSD-3-Clause", "tour": False}
     (tmp_path / "answers.yml").write_text(yaml.safe_dump(answers), encoding="utf-8")
     command = (sys.executable, "-m", "copier", "copy", "--trust", "--defaults", "--data-file", "answers.yml")
     project = tmp_path / "it's $(touch x) {{ 7 }} [[ y ]] ü"

@@ -1,6 +1,7 @@
 """The tour in a real browser, walked as a person walks it."""
 
 import importlib.util
+import os
 import re
 import shutil
 import sys
@@ -16,7 +17,11 @@ from test_server import serving
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: `apt-get install chromium` brings one"),
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None and "REQUIRE_CHROMIUM" not in os.environ,
+        reason="no Chromium here: `apt-get install chromium` brings one",
+    ),
     pytest.mark.skipif(sys.platform == "win32", reason="the server is stopped by a signal"),
 ]
 PAGES = 21
