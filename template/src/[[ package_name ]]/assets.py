@@ -1,6 +1,7 @@
 """Static files that browsers keep for a year, and fetch again as soon as they change."""
 
 import hashlib
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -14,20 +15,25 @@ YEAR = 365 * 24 * 60 * 60  # seconds
 
 def init_app(app: Flask) -> None:
     """Put a hash of the content into the URL of each static file."""
-    app.url_defaults(add_hash)
+    find_hash: Callable[..., str | None] = content_hash
+    if not (app.debug or app.testing):  # a server's files change with its next start
+        find_hash = lru_cache(maxsize=1024)(content_hash)
+
+    @app.url_defaults
+    def add_hash(endpoint: str, values: dict[str, Any]) -> None:
+        """Add ``v`` to what ``url_for`` builds for a static file that exists."""
+        if is_static(endpoint) and (digest := find_hash(endpoint, values.get("filename", ""))):
+            values["v"] = digest
+
     app.after_request(keep_hashed)
-
-
-def add_hash(endpoint: str, values: dict[str, Any]) -> None:
-    """Add ``v`` to what ``url_for`` builds for a static file that exists."""
-    if is_static(endpoint) and (digest := content_hash(endpoint, values.get("filename", ""))):
-        values["v"] = digest
 
 
 def keep_hashed(response: Response) -> Response:
     """Let a file be kept whose URL names the very content; any other is asked for again."""
-    version, endpoint, values = request.args.get("v"), request.endpoint, request.view_args
-    if version and values and is_static(endpoint) and version == content_hash(endpoint, **values):
+    endpoint, values = request.endpoint, request.view_args
+    if not is_static(endpoint) or not values or not (version := request.args.get("v")):
+        return response
+    if version == content_hash(endpoint, **values):
         response.cache_control.no_cache = None
         response.cache_control.public = True
         response.cache_control.max_age = YEAR

@@ -46,7 +46,8 @@ def take_request_id() -> None:
 
 def send_request_id(response: Response) -> Response:
     """Tell the client the id, to be quoted when something went wrong."""
-    response.headers["X-Request-ID"] = g.request_id
+    if request_id := current_request_id():  # none where a URL was refused before
+        response.headers["X-Request-ID"] = request_id
     return response
 
 
