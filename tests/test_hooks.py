@@ -163,10 +163,10 @@ def broken_template(template: Path, tmp_path: Path) -> Path:
     """The template with a mistake in it: what it generates fails its tests."""
     clone = tmp_path / "flask-starter"
     run("git", "clone", "--quiet", template, clone, cwd=tmp_path)
-    for path in (clone / "template" / "tests").iterdir():
-        path.unlink()
+    shutil.rmtree(clone / "template" / "tests")
+    (clone / "template" / "tests").mkdir()
     (clone / "template" / "tests" / "test_sum.py").write_text(BROKEN_TEST)
-    for command in (("add", "--all"), ("commit", "--quiet", "--message", "Break it"), ("tag", "v0.2.0")):
+    for command in (("add", "--all"), ("commit", "--quiet", "--message", "Break it"), ("tag", "v9.9.9")):
         run("git", *command, cwd=clone)
     return clone
 
