@@ -70,6 +70,7 @@ def test_proof_is_that_of_one_machine() -> None:
     there = {"uv run pytest", *re.findall(r"^[^#\n]*?(uv run .+)$", proof, re.MULTILINE)}
 
     assert {command.replace(' --python "$PYTHON"', "") for command in COMMANDS} == there
+    assert {name for name in JOBS["linux"]["env"] if "REQUIRE_" in name} == set(re.findall(r"\bREQUIRE_\w+", proof))
 
 
 def test_pythons_are_those_a_project_may_ask_for() -> None:
