@@ -383,6 +383,7 @@ def test_what_is_tried_here_is_what_copier_writes(questionnaire: Questionnaire, 
             assert (project / name).read_bytes().decode() == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WORST)
 def test_worst_answers_make_a_whole_project(case: str, template: Path, tmp_path: Path) -> None:
     """With everything that a person's copy does, in a folder of such a name, and the suite green."""

@@ -117,17 +117,19 @@ def test_model_gets_a_table_by_migration(render: Render, database: str) -> None:
         assert 'op.f("pk_note")' in migration.read_text()
         flask("db", "upgrade")
         assert "nothing to migrate" in flask("db", "migrate", "--message", "again")
-        assert "CREATE TABLE note" in flask("db", "upgrade", "--sql")
         flask("db", "check")
     finally:
         flask("db", "downgrade", "base")
-    flask("db", "revision", "--message", "by hand")
     tests = ("tests/test_note.py", "tests/test_database.py")
     run(commands / "pytest", "-q", *tests, cwd=project, TEST_DATABASE_URL=url or "sqlite://")
-    for check in (("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)):
-        run(commands / check[0], *check[1:], cwd=project)
+    if database == "sqlite":
+        assert "CREATE TABLE note" in flask("db", "upgrade", "--sql")
+        flask("db", "revision", "--message", "by hand")
+        for check in (("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)):
+            run(commands / check[0], *check[1:], cwd=project)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database", SERVERS)
 def test_suite_passes_on_a_server(render: Render, database: str) -> None:
     project = render(database=database)

@@ -335,6 +335,7 @@ def test_switching_off_leaves_no_trace_and_switching_on_brings_it_back(render: R
         assert files(project) == other[tour]
 
 
+@pytest.mark.slow
 def test_owner_s_migrations_live_on_without_the_tour(render: Render, monkeypatch: pytest.MonkeyPatch) -> None:
     """The commands are those of the README."""
     monkeypatch.setenv("FLASK_SECRET_KEY", SECRET)
