@@ -46,7 +46,7 @@ def test_project_can_be_updated_from_its_first_day(tmp_path: Path) -> None:
     run("copier", "update", "--defaults", "--data", "database=none", "--data", "license=MIT", cwd=project)
 
     assert (project / "LICENSE").is_file()
-    assert not (project / "migrations").exists()
+    assert not list((project / "migrations").rglob("*.py"))
     assert "Ours." in (project / "README.md").read_text()
     run("git", "diff", "--check", cwd=project)
     run("uv", "run", "pytest", "-q", cwd=project)
