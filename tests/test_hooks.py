@@ -308,7 +308,7 @@ def test_own_variables_of_a_person_lead_nothing_astray(machine: Machine, project
 def test_missing_environment_is_an_error_for_machines_only(
     machine: Machine, project: Path, ci: str, keep: str, status: int
 ) -> None:
-    machine.program("uv", "echo 'error: Failed to fetch: https://pypi.org/simple/flask/'; exit 2")
+    machine.program("uv", "echo 'error: Failed to fetch: https://index.example/simple/flask/'; exit 2")
 
     printed = machine.finish(project, keep=keep, env={"CI": ci}, status=status)
 
