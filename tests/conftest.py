@@ -4,14 +4,15 @@ import os
 import shutil
 import subprocess
 import tomllib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 import copier
 import pytest
 import yaml
+from allpairspy import AllPairs
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
@@ -36,21 +37,9 @@ def values(name: str) -> list[Any]:
 COUNTABLE = {name: values(name) for name in QUESTIONS if values(name)}
 
 
-def pairs(answers: Mapping[str, Any]) -> set[tuple[Any, ...]]:
-    """The pairs of answers that a set of answers tries."""
-    return set(combinations(sorted(answers.items()), 2))
-
-
 def every_pair(questions: Mapping[str, list[Any]] = COUNTABLE) -> list[dict[str, Any]]:
-    """A short list of answers in which each pair of values of two questions occurs, made greedily."""
-    cases = [dict(zip(questions, case, strict=True)) for case in product(*questions.values())]
-    missing = set().union(*map(pairs, cases))
-    chosen = []
-    while missing:
-        best = max(cases, key=lambda case: len(pairs(case) & missing))
-        missing -= pairs(best)
-        chosen.append(best)
-    return chosen
+    """A short list of answers in which each pair of values of two questions occurs."""
+    return [case._asdict() for case in AllPairs(OrderedDict(questions))]
 
 
 def checked(answers: Mapping[str, Any]) -> dict[str, Any]:
