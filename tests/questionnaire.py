@@ -29,6 +29,14 @@ class Questionnaire:
         self.env = worker.jinja_env
         self.env.from_string = functools.cache(self.env.from_string)  # type: ignore[assignment]
         self.shared = {"template": worker.template, "jinja_env": self.env}
+        top = self.source / "template"
+        self.sources = {
+            path.relative_to(top).as_posix(): self.env.get_template(path.relative_to(self.source).as_posix())
+            if path.suffix == ".jinja"
+            else path.read_bytes()
+            for path in sorted(top.rglob("*"))
+            if path.is_file()
+        }
 
     def worker(self, answers: dict[str, Any], folder: str) -> Worker:
         """What ``copier copy --defaults`` starts with, without the user's settings."""
@@ -58,12 +66,16 @@ class Questionnaire:
             return str(refused)
         return ""
 
-    def files(self, **answers: Any) -> dict[str, str]:
-        """The text of each file that depends on the answers, by its path."""
+    def project(self, suffix: str = "", **answers: Any) -> dict[str, bytes]:
+        """Each file that the answers make, by its path: those alone whose source has a suffix."""
         context = self.answer(**answers)
         written = {}
-        for name in self.env.list_templates(filter_func=lambda name: name.endswith(".jinja")):
+        for name, template in self.sources.items():
             path = self.env.from_string(name.removesuffix(".jinja")).render(context)
-            if name.startswith("template/") and all(path.split("/")):
-                written[path.removeprefix("template/")] = self.env.get_template(name).render(context)
+            if name.endswith(suffix) and all(path.split("/")):
+                written[path] = template if isinstance(template, bytes) else template.render(context).encode()
         return written
+
+    def files(self, **answers: Any) -> dict[str, str]:
+        """The text of each file that depends on the answers, by its path."""
+        return {path: content.decode() for path, content in self.project(".jinja", **answers).items()}

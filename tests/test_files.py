@@ -1,18 +1,26 @@
-"""What the template writes is well-formed and clean, and holds nothing of an option that is off."""
+"""What the template writes is well-formed and clean, and holds nothing of an option that is off.
+
+That is so for every combination of the answers that can be counted. The files are made by Copier's own environment,
+hundreds of projects a minute; content that was seen in one combination is not looked at again in the next.
+"""
 
 import ast
+import posixpath
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import copier
 import jinja2
 import pytest
 import yaml
-from conftest import COUNTABLE, Render, describe, every_pair, run
+from conftest import COUNTABLE, Render, describe, run
+from markdown_it import MarkdownIt
+from questionnaire import Questionnaire
 
+COMBINATIONS = [dict(zip(COUNTABLE, values, strict=True)) for values in product(*COUNTABLE.values())]
 # The words that would betray an option which is off. A choice is off where another was made.
 TRACES = {
     ("database", "none"): r"sql|migrat|alembic|\bdb\b",
@@ -23,61 +31,80 @@ TRACES = {
     ("tour", False): r"\btour",
     ("license", "none"): r"licen[cs]e =|## licence",
 }
-CASES = every_pair()
+Files = dict[str, bytes]
 
 
-@pytest.fixture(scope="module", params=CASES, ids=describe)
-def case(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Answers: over all cases each pair of values of two questions is tried."""
-    answers: dict[str, Any] = request.param
-    return answers
+class Part:
+    """Some of the combinations: the files of each, and each different file with a combination that has it."""
+
+    def __init__(self, questionnaire: Questionnaire, combinations: Iterable[dict[str, Any]]) -> None:
+        known: dict[bytes, bytes] = {}  # so that equal files are kept once
+        self.projects: list[tuple[dict[str, Any], Files]] = []
+        self.different: dict[tuple[str, bytes], dict[str, Any]] = {}
+        for answers in combinations:
+            written = questionnaire.project(**answers)
+            files = {name: known.setdefault(content, content) for name, content in written.items()}
+            self.projects.append((answers, files))
+            for file in files.items():
+                self.different.setdefault(file, answers)
+
+    def texts(self, ending: str = "") -> Iterator[tuple[str, str]]:
+        """Each different file with its text; all are UTF-8."""
+        for name, content in self.different:
+            if name.endswith(ending):
+                yield name, content.decode()
+
+    def fewest(self, ending: str) -> Iterator[Files]:
+        """Projects that hold each different file of a kind, as few as a single pass finds."""
+        seen: set[tuple[str, bytes]] = set()
+        for _answers, files in self.projects:
+            kind = {file for file in files.items() if file[0].endswith(ending)}
+            if kind - seen:
+                seen |= kind
+                yield files
 
 
 @pytest.fixture(scope="module")
-def project(case: dict[str, Any], template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project that the answers make."""
-    folder = tmp_path_factory.mktemp("files") / "myapp"
-    copier.run_copy(str(template), folder, data=case, defaults=True, skip_tasks=True, quiet=True)
-    return folder
+def questionnaire(template: Path) -> Questionnaire:
+    return Questionnaire(template)
 
 
-def texts(project: Path, pattern: str = "*") -> Iterator[tuple[str, str]]:
-    """The files of a project with their text; all are UTF-8."""
-    for path in sorted(project.rglob(pattern)):
-        if path.is_file():
-            yield path.relative_to(project).as_posix(), path.read_bytes().decode()
+@pytest.fixture(scope="module", params=COUNTABLE["database"])
+def part(request: pytest.FixtureRequest, questionnaire: Questionnaire) -> Part:
+    """The combinations with one of the databases: a part that fits into memory, and that a core takes at a time."""
+    return Part(questionnaire, [answers for answers in COMBINATIONS if answers["database"] == request.param])
 
 
-def test_each_pair_of_answers_is_tried() -> None:
-    tried = {(a, case[a], b, case[b]) for case in CASES for a in case for b in case if a < b}
-    wanted = {(a, x, b, y) for a in COUNTABLE for b in COUNTABLE if a < b for x in COUNTABLE[a] for y in COUNTABLE[b]}
+def test_python_compiles_on_the_oldest_python_that_is_promised(part: Part) -> None:
+    oldest = min(int(version.partition(".")[2]) for version in COUNTABLE["python_version"])
 
-    assert tried == wanted
-
-
-def test_python_compiles_on_the_oldest_python_that_is_promised(case: dict[str, Any], project: Path) -> None:
-    version = (3, int(case["python_version"].partition(".")[2]))
-
-    for name, text in texts(project, "*.py"):
-        assert ast.parse(text, name, feature_version=version)
+    for name, text in part.texts(".py"):
+        assert ast.parse(text, name, feature_version=(3, oldest))
 
 
-def test_toml_yaml_and_html_parse(project: Path) -> None:
-    for _name, text in texts(project, "*.toml"):
+def test_toml_yaml_and_html_parse(part: Part) -> None:
+    for _name, text in part.texts(".toml"):
         assert tomllib.loads(text)
-    for _name, text in texts(project, "*.yml"):
+    for _name, text in part.texts(".yml"):
         assert yaml.safe_load(text)
-    for _name, text in texts(project, "*.html"):
+    for _name, text in part.texts(".html"):
         assert jinja2.Environment(autoescape=True).parse(text).body
 
 
-def test_python_is_linted_and_formatted(project: Path) -> None:
-    run("ruff", "check", "--no-cache", cwd=project)
-    run("ruff", "format", "--no-cache", "--check", cwd=project)
+def test_python_is_linted_and_formatted(part: Part, tmp_path: Path) -> None:
+    for number, files in enumerate(part.fewest(".py")):
+        for name, content in files.items():
+            if name.endswith((".py", ".toml")):
+                path = tmp_path / str(number) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+
+    run("ruff", "check", "--no-cache", cwd=tmp_path)
+    run("ruff", "format", "--no-cache", "--check", cwd=tmp_path)
 
 
-def test_text_is_clean(project: Path) -> None:
-    for name, text in texts(project):
+def test_text_is_clean(part: Part) -> None:
+    for name, text in part.texts():
         if name == "LICENSE" or not text:
             continue
         assert not re.search(r"\[\[|\[%|%\]|\[#", text), f"{name} shows a delimiter"
@@ -88,16 +115,16 @@ def test_text_is_clean(project: Path) -> None:
         assert "\n" * (blank_lines + 2) not in text, f"{name} has too many blank lines"
 
 
-def test_option_that_is_off_leaves_no_trace(case: dict[str, Any], project: Path) -> None:
-    for (question, answer), words in TRACES.items():
-        if case[question] != answer:
-            continue
-        for name, text in texts(project):
-            # The answers file tells every answer, and a licence speaks of licences.
-            if name in {".copier-answers.yml", "LICENSE"}:
-                continue
-            assert not (found := re.search(words, name, re.IGNORECASE)), f"{name}: {found}"
-            assert not (found := re.search(words, text, re.IGNORECASE)), f"{name}: {found}"
+@pytest.mark.parametrize(("option", "words"), TRACES.items(), ids=lambda value: str(value)[:30])
+def test_option_that_is_off_leaves_no_trace(part: Part, option: tuple[str, Any], words: str) -> None:
+    question, answer = option
+    off = {file: answers for answers, files in part.projects if answers[question] == answer for file in files.items()}
+
+    for (name, content), answers in off.items():
+        # The answers file tells every answer, and a licence speaks of licences.
+        if name not in {".copier-answers.yml", "LICENSE"}:
+            found = re.search(words, f"{name}\n{content.decode()}", re.IGNORECASE)
+            assert not found, f"{name} shows {found} with {describe(answers)}"
 
 
 def test_every_option_is_looked_for() -> None:
@@ -106,6 +133,67 @@ def test_every_option_is_looked_for() -> None:
     harmless = {"git": "a repository, no file", "python_version": "a number in pyproject.toml"}
 
     assert known | harmless.keys() == COUNTABLE.keys()
+
+
+def imported(name: str, content: bytes) -> set[str]:
+    """What a Python file imports from its own package, as paths: ``src/myapp/home/bp``."""
+    folder = posixpath.dirname(name)
+    found = set()
+    for node in ast.walk(ast.parse(content)):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "myapp"):
+            start = posixpath.join(folder, "../" * (node.level - 1)) if node.level else "src"
+            module = posixpath.normpath(posixpath.join(start, *(node.module or "").split(".")))
+            found |= {f"{module}/{alias.name}" for alias in node.names}
+    return found
+
+
+def offered(name: str, content: bytes) -> set[str]:
+    """What can be imported from a Python file, itself included, as paths."""
+    module = name.removesuffix(".py").removesuffix("/__init__")
+    found = {module}
+    for node in ast.walk(ast.parse(content)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(f"{module}/{node.name}")
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(f"{module}/{node.id}")
+        elif isinstance(node, ast.alias):
+            found.add(f"{module}/{node.asname or node.name}")
+    return found
+
+
+def linked(content: bytes) -> set[str]:
+    """The files of the project that a Markdown text links to."""
+    tokens = [token for block in MarkdownIt().parse(content.decode()) for token in block.children or ()]
+    targets = {str(token.attrs["href"]) for token in tokens if token.type == "link_open"}
+    return {target.partition("#")[0] for target in targets if ":" not in target and not target.startswith("#")}
+
+
+def test_files_fit_together(part: Part) -> None:
+    """What a file imports or links to is there, with whichever answers it is there itself."""
+    python = [file for file in part.different if file[0].endswith(".py")]
+    wants = {file: imported(*file) for file in python}
+    offers = {file: offered(*file) for file in python}
+    links = {file: linked(file[1]) for file in part.different if file[0].endswith(".md")}
+
+    for answers, files in part.projects:
+        there = set().union(*(offers[file] for file in files.items() if file in offers))
+        for file in files.items():
+            missing = (wants.get(file, set()) - there) | (links.get(file, set()) - files.keys())
+            assert not missing, f"{file[0]} needs {missing}, which {describe(answers)} does not have"
+
+
+def test_these_are_the_files_that_copier_writes(questionnaire: Questionnaire, render: Render) -> None:
+    """Byte for byte, in combinations that lie far apart."""
+    for number, answers in enumerate(COMBINATIONS[:: len(COMBINATIONS) // 4]):
+        project = render(f"{number}/myapp", **answers)
+        written = {
+            path.relative_to(project).as_posix(): path.read_bytes() for path in project.rglob("*") if path.is_file()
+        }
+        made = questionnaire.project(**answers)
+
+        assert written.keys() == made.keys()
+        # The answers file says where the template is.
+        assert {name for name in made if made[name] != written[name]} == {".copier-answers.yml"}
 
 
 def test_empty_owner_leaves_no_trace(render: Render) -> None:
@@ -146,4 +234,5 @@ def test_two_renders_are_the_same(render: Render) -> None:
     """No date, no random value: an update would bring it again as a conflict."""
     first, second = render("first/myapp"), render("second/myapp")
 
-    assert dict(texts(first)) == dict(texts(second))
+    for path in first.rglob("*"):
+        assert path.is_dir() or path.read_bytes() == (second / path.relative_to(first)).read_bytes()
