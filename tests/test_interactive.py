@@ -77,6 +77,7 @@ def test_enter_takes_every_default_and_nothing_else_is_asked(start: Start, tmp_p
         "python_version": "3.11",
         "database": "sqlite",
         "proxy_fix": False,
+        "docker": True,
         "tour": True,
         "git": True,
     }
@@ -94,6 +95,7 @@ def test_typed_answers_arrive(start: Start, tmp_path: Path) -> None:
         "python_version": UP + ENTER,
         "database": DOWN + ENTER,
         "proxy_fix": "y",
+        "docker": "n",
         "tour": "n",
         "git": "n",
     }
@@ -114,6 +116,7 @@ def test_typed_answers_arrive(start: Start, tmp_path: Path) -> None:
         "python_version": "3.14",
         "database": "postgresql",
         "proxy_fix": True,
+        "docker": False,
         "tour": False,
         "git": False,
     }

@@ -405,6 +405,7 @@ def test_good_answers_arrive(render: Render) -> None:
         "python_version": "3.13",
         "database": "postgresql",
         "proxy_fix": True,
+        "docker": False,
         "tour": False,
         "git": False,
     }
