@@ -29,10 +29,10 @@ def init_app(app: Flask) -> None:
     handler.name = __name__
     handler.setFormatter(ReadableFormatter() if app.debug else JSONFormatter())
 
-    app.logger.setLevel(level)
     root = logging.getLogger()
     # Another app of this process may have set one up.
     root.handlers = [other for other in root.handlers if other.name != __name__] + [handler]
+    app.logger.setLevel(level)  # last: Flask's logger adds a handler of its own where it finds none
 
     app.before_request(take_request_id)
     app.after_request(send_request_id)

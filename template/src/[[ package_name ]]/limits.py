@@ -1,0 +1,79 @@
+"""The body of a request: all of it, and no more than the limits allow, whatever the server says.
+
+Werkzeug leaves three gaps. It takes what a client began to send for all of it, it cuts a long body
+that came in chunks without a word, and it counts and measures the fields of multipart forms alone.
+"""
+
+from io import BytesIO
+from typing import IO, Any, cast
+
+from flask import Flask, Request
+from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
+from werkzeug.formparser import FormDataParser
+from werkzeug.utils import cached_property
+from werkzeug.wsgi import LimitedStream
+
+
+def init_app(app: Flask) -> None:
+    """Read the body of every request in this way."""
+    app.request_class = LimitedRequest
+
+
+class ChunkedBody(LimitedStream):
+    """A body whose length nobody told: refused where it breaks off, and beyond the limit."""
+
+    def readinto(self, b: bytearray) -> int | None:  # type: ignore[override]
+        """Read a piece."""
+        try:
+            return super().readinto(b)
+        except HTTPException:
+            raise
+        except Exception as error:  # each server has its own for chunks that make no sense
+            raise ClientDisconnected from error
+
+    def readall(self) -> bytes:
+        """Read the rest."""
+        body = super().readall()
+        if self.is_exhausted:
+            raise RequestEntityTooLarge
+        return body
+
+
+class FormParser(FormDataParser):
+    """Holds ``MAX_FORM_PARTS`` and ``MAX_FORM_MEMORY_SIZE`` against a form of any kind."""
+
+    def parse(self, stream: IO[bytes], mimetype: str, *args: Any, **options: Any) -> Any:
+        """Read a form."""
+        if mimetype == "application/x-www-form-urlencoded":
+            body = stream.read()
+            fields = body.split(b"&", self.max_form_parts or -1)
+            refuse_beyond(self.max_form_parts, len(fields))
+            refuse_beyond(self.max_form_memory_size, max(map(len, fields)))
+            stream = BytesIO(body)
+        return super().parse(stream, mimetype, *args, **options)
+
+
+def refuse_beyond(limit: int | None, number: int) -> None:
+    """Refuse the request where a number is beyond a limit, if there is one.
+
+    :raises RequestEntityTooLarge: an error 413.
+    """
+    if limit is not None and number > limit:
+        raise RequestEntityTooLarge
+
+
+class LimitedRequest(Request):
+    """A request whose body is read with care."""
+
+    form_data_parser_class = FormParser
+
+    @cached_property
+    def stream(self) -> IO[bytes]:
+        """The body as it comes in."""
+        if self.content_length is not None:
+            # Without the server's word that the body ends by itself, its length is counted.
+            self.environ.pop("wsgi.input_terminated", None)
+        elif self.max_content_length is not None and "wsgi.input_terminated" in self.environ:
+            limit = self.max_content_length
+            return cast(IO[bytes], ChunkedBody(self.input_stream, limit, is_max=True))
+        return super().stream
