@@ -238,7 +238,7 @@ def test_licence_is_the_real_text(render: Render, name: str, words: str) -> None
 def test_default_project_is_small(render: Render) -> None:
     """Without what only a yes brings."""
     answers = {name: False for name, question in QUESTIONS.items() if question["type"] == "bool"}
-    assert len([path for path in render(**answers).rglob("*") if path.is_file()]) <= 45
+    assert len([path for path in render(**answers).rglob("*") if path.is_file()]) <= 48
 
 
 def test_two_renders_are_the_same(render: Render) -> None:
