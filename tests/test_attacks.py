@@ -114,9 +114,11 @@ def target(
         (project / secret).parent.mkdir(parents=True, exist_ok=True)
         (project / secret).write_text("swordfish")
     settings = {
+        "FLASK_DEBUG": "False",  # a text, and no less than false
         "FLASK_MAX_CONTENT_LENGTH": str(LIMIT),
         "FLASK_SECRET_KEY": SECRET,
         "FLASK_TRUSTED_HOSTS": HOSTS,
+        "HOME": str(project.parent / "home"),
         "WEB_CONCURRENCY": "1",
     }
     with serving(project, "gunicorn", "--bind=127.0.0.1:{port}", **settings) as port:
@@ -531,6 +533,18 @@ def test_debugger_is_out_of_reach(target: Target) -> None:
         assert answer.status == 500
         assert "RuntimeError" not in answer.body
     assert ask(target.port, "/console").status == 404
+
+
+def test_server_opens_no_way_to_control_it(target: Target) -> None:
+    assert not (target.project.parent / "home").exists()
+    assert not [path for path in target.project.rglob("*") if path.is_socket()]
+
+
+def test_page_for_everybody_may_be_kept(target: Target) -> None:
+    headers = ask(target.port, "/").headers
+
+    assert "no-store" not in headers.get("cache-control", "")
+    assert not headers.keys() & {"set-cookie", "x-xss-protection"}
 
 
 @contextmanager

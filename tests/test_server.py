@@ -113,6 +113,20 @@ def test_app_can_be_named_on_the_command_line_from_anywhere(project: Path, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_wheel_serves_and_keeps_its_data_in_its_environment(project: Path, tmp_path: Path) -> None:
+    run("uv", "build", "--wheel", f"--out-dir={tmp_path}", cwd=project)
+    run("uv", "venv", tmp_path / ".venv", cwd=tmp_path)
+    run("uv", "pip", "install", *tmp_path.glob("*.whl"), cwd=tmp_path)
+
+    with serving(tmp_path, *GUNICORN, FLASK_DEBUG="1") as port:
+        stylesheet = re.search(r'href="(/static/style\.css[^"]*)"', get(port)[1])
+        assert stylesheet
+        assert get(port, stylesheet[1])[0].status == 200
+        assert get(port, "/tour/")[0].status == 200
+
+    assert list(tmp_path.rglob("secret_key")) == [tmp_path / ".venv" / "var" / "myapp-instance" / "secret_key"]
+
+
 def test_gunicorn_serves_page_static_file_and_errors(production: int) -> None:
     response, body = get(production)
     assert response.status == 200
