@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import copier
 import pytest
 from conftest import COUNTABLE, Render, checked, describe, every_pair, run
 from pytest_copie.plugin import Copie
@@ -15,6 +16,7 @@ from pytest_copie.plugin import Copie
 NO_CODE = {"docker", "git", "license", "python_version"}
 FORMS = every_pair({name: values for name, values in COUNTABLE.items() if name not in NO_CODE})
 # One for each database soon, the others in the longer proof.
+BIN = Path(".venv", "Scripts" if os.name == "nt" else "bin")
 FIRST = [next(form for form in FORMS if form["database"] == database) for database in COUNTABLE["database"]]
 REST = [form for form in FORMS if form not in FIRST]
 SERVERS = {
@@ -68,19 +70,65 @@ def server(database: str) -> str:
 def install(project: Path, *options: str) -> Path:
     """Make a project's environment, and name the folder of its commands."""
     run("uv", "sync", *options, cwd=project)
-    return project / ".venv" / ("Scripts" if os.name == "nt" else "bin")
+    return project / BIN
 
 
 @pytest.mark.parametrize("answers", FIRST + [pytest.param(form, marks=pytest.mark.slow) for form in REST], ids=describe)
 def test_project_passes_its_own_checks(render: Render, answers: dict[str, Any]) -> None:
+    """The one command of the README."""
     project = render(**answers)
-    commands = install(project)
 
-    run(commands / "coverage", "run", "-m", "pytest", "-q", cwd=project)
-    run(commands / "coverage", "report", cwd=project)
-    run(commands / "mypy", cwd=project)
-    run(commands / "ruff", "check", cwd=project)
-    run(commands / "ruff", "format", "--check", cwd=project)
+    run("uv", "run", "poe", "check", cwd=project)
+
+    if answers == FIRST[0]:  # without uv, from an environment that is not active
+        run(project / BIN / "poe", "check", cwd=project, PATH=os.defpath)
+
+
+@pytest.fixture(scope="module")
+def small(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest project, with its environment."""
+    project = tmp_path_factory.mktemp("small") / "myapp"
+    answers = checked({"database": "none", "tour": False})
+    copier.run_copy(str(template), project, data=answers, defaults=True, skip_tasks=True, quiet=True)
+    install(project)
+    return project
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "complaint"),
+    [
+        ("NUMBER=1", "1 file would be reformatted"),
+        ("import this", "E402"),
+        ('NUMBER: int = "one"', "[assignment]"),
+        ("def test_sum() -> None:\n    assert 1 + 1 == 3", "1 failed"),
+        ("def unused() -> int:\n    return 1", "is less than fail-under=100"),
+    ],
+    ids=["format", "lint", "type", "test", "coverage"],
+)
+def test_each_fault_fails_the_check_that_goes_on(small: Path, fault: str, complaint: str) -> None:
+    file = small / "tests" / "test_home.py"
+    sound = file.read_text()
+    file.write_text(f"{sound}\n\n{fault}\n")
+    try:
+        done = run("uv", "run", "poe", "check", cwd=small, check=False)
+    finally:
+        file.write_text(sound)
+
+    assert done.returncode
+    assert complaint in done.stdout
+    assert done.stdout.count("Poe => ") == 5
+
+
+@pytest.mark.slow
+def test_fix_mends_what_it_can(small: Path) -> None:
+    file = small / "tests" / "test_home.py"
+    sound = file.read_text()
+    file.write_text(f"import os\n{sound}\n")
+
+    run("uv", "run", "poe", "fix", cwd=small)
+
+    assert file.read_text() == sound
 
 
 @pytest.mark.parametrize("answers", [FORMS[0], FORMS[-1]], ids=describe)
