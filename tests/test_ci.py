@@ -102,7 +102,7 @@ def test_first_push_is_green(render: Render, tmp_path: Path, ci: str, database: 
     if run("uv", "python", "find", "--offline", version, cwd=tmp_path, check=False).returncode:
         pytest.skip(f"no Python {version} on this machine")
     kind, url = database
-    project = render(ci=ci, database=kind)
+    project = render(ci=ci, database=kind, docker=False)
     if kind != "none":  # made with uv, else without
         run("uv", "lock", cwd=project)
     for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "Start")):
@@ -128,7 +128,7 @@ def test_first_push_is_green(render: Render, tmp_path: Path, ci: str, database: 
 
 @pytest.fixture(scope="module")
 def forms(template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
-    """A project for each form that the files of a service take."""
+    """A project for each form that the files of a service take; one of them without a container."""
     folder = tmp_path_factory.mktemp("ci")
     made = {}
     for ci in ("github", "gitlab"):
@@ -137,7 +137,7 @@ def forms(template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tupl
             copier.run_copy(
                 str(template),
                 made[ci, kind],
-                data={"ci": ci, "database": kind, "tour": False},
+                data={"ci": ci, "database": kind, "docker": kind != "none", "tour": False},
                 defaults=True,
                 skip_tasks=True,
                 quiet=True,
@@ -237,9 +237,12 @@ def test_jobs_get_no_more_than_they_need(forms: dict[tuple[str, str], Path]) -> 
 
 
 def test_updates_wait_a_week(forms: dict[tuple[str, str], Path]) -> None:
-    dependabot = yaml.safe_load((forms["github", "sqlite"] / ".github/dependabot.yml").read_text())
+    for kind, ecosystems in {
+        "none": {"github-actions", "uv"},
+        "sqlite": {"github-actions", "uv", "docker", "docker-compose"},
+    }.items():
+        dependabot = yaml.safe_load((forms["github", kind] / ".github/dependabot.yml").read_text())
+        assert {update["package-ecosystem"] for update in dependabot["updates"]} == ecosystems
+        assert all(update["cooldown"] == {"default-days": 7} for update in dependabot["updates"])
     renovate = json.loads((forms["gitlab", "sqlite"] / "renovate.json").read_text())
-
-    assert {update["package-ecosystem"] for update in dependabot["updates"]} == {"github-actions", "uv"}
-    assert all(update["cooldown"] == {"default-days": 7} for update in dependabot["updates"])
     assert renovate["minimumReleaseAge"] == "7 days"
