@@ -76,7 +76,7 @@ def pythons(job: dict[str, Any]) -> list[str]:
 
 @pytest.fixture
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """A database by its answer, and the address of an empty one where it is a server's."""
+    """A database by its answer, and what follows the scheme in the address of an empty one on a server."""
     kind: str = request.param
     if kind not in SERVERS:
         yield kind, ""
@@ -86,7 +86,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[s
     python = ("uv", "run", "--no-project", "--with", "sqlalchemy", "--with", driver, "python", "-c", STATEMENT)
     url = re.sub(r"^\w+", scheme, server(kind))
     run(*python, url, f"CREATE DATABASE {name}", cwd=tmp_path)
-    yield kind, server(kind).rpartition("/")[0] + f"/{name}"
+    yield kind, f"{urlsplit(server(kind)).netloc}/{name}"
     run(*python, url, f"DROP DATABASE {name}", cwd=tmp_path)
 
 
@@ -101,7 +101,7 @@ RUNS += [("github", "sqlite", version) for version in PYTHONS[1:]]
 def test_first_push_is_green(render: Render, tmp_path: Path, ci: str, database: tuple[str, str], version: str) -> None:
     if run("uv", "python", "find", "--offline", version, cwd=tmp_path, check=False).returncode:
         pytest.skip(f"no Python {version} on this machine")
-    kind, url = database
+    kind, place = database
     project = render(ci=ci, database=kind, docker=False)
     if kind != "none":  # made with uv, else without
         run("uv", "lock", cwd=project)
@@ -113,7 +113,8 @@ def test_first_push_is_green(render: Render, tmp_path: Path, ci: str, database: 
     for job in jobs(clone).values():
         for script, variables in scripts(job):
             here: dict[str, Any] = {
-                name: url if name.endswith("DATABASE_URL") else value for name, value in variables.items()
+                name: re.sub(r"(?<=://).+", place, value) if name.endswith("DATABASE_URL") else value
+                for name, value in variables.items()
             }
             # A runner has its ports to itself, this machine may not.
             here |= {"CI": "true", "PORT": "0", "UV_PYTHON": version}
