@@ -28,7 +28,7 @@ TRACES = {
     ("database", "sqlite"): r"postgres|psycopg|mysql|mariadb|TEST_DATABASE_URL|DRIVERS",
     ("database", "postgresql"): r"mysql|mariadb",
     ("database", "mysql"): r"postgres|psycopg",
-    ("proxy_fix", False): r"proxy_?fix|X-Forwarded|proxies",
+    ("proxy_fix", False): r"proxy_?fix|X-Forwarded|proxies|nginx|systemd|\bdeploy/",
     ("docker", False): r"docker|compose|container|(?m:^secrets/)",
     ("ci", "none"): r"github|gitlab|dependabot|renovate|workflows",
     ("ci", "github"): r"gitlab|renovate",

@@ -1,0 +1,595 @@
+"""What ``deploy/`` holds is real: nginx and gunicorn run by it, as the project's README says, and are asked and attacked.
+
+Only the folders and the ports are others than on a server, and systemd is played by ``Service``.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
+from pathlib import Path
+from typing import Any
+
+import copier
+import pytest
+from conftest import COUNTABLE, Render, run
+from test_server import free_port
+
+PROGRAMS = os.pathsep.join((os.environ["PATH"], "/usr/sbin"))
+NGINX = shutil.which("nginx", path=PROGRAMS)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="systemd and its units are for Linux"),
+    pytest.mark.skipif(
+        NGINX is None and "REQUIRE_NGINX" not in os.environ,
+        reason="no nginx here: `apt-get install nginx` brings one",
+    ),
+]
+CLIENT = "127.0.0.9"  # an address of this machine's own, other than nginx's
+MEBIBYTE = 1024 * 1024
+PROBE = '''
+RELEASE = 1
+
+
+@bp.route("/seen", methods=["GET", "POST"])
+def seen() -> dict[str, object]:
+    """What the app sees of a request."""
+    import time
+    from flask import request, url_for
+
+    time.sleep(float(request.args.get("seconds", 0)))
+    return {
+        "client": request.remote_addr,
+        "scheme": request.scheme,
+        "host": request.host,
+        "prefix": request.root_path,
+        "link": url_for("home.index", _external=True),
+        "headers": dict(request.headers),
+        "bytes": len(request.get_data()),
+        "release": RELEASE,
+    }
+'''
+# What ProtectSystem=strict does: nothing can be written but what is named.
+STRICT = """
+mount --bind "$ROOT" "$ROOT"
+for folder in $WRITABLE; do mount --bind "$folder" "$folder"; done
+mount -o remount,bind,ro "$ROOT"
+mount -o remount,bind,ro /
+cd "$PWD"
+if touch "$ROOT/written" 2>/dev/null; then exit 9; fi
+exec "$@"
+"""
+
+
+class Machine:
+    """A server's folders under a folder of their own, and what stands in for the commands of its administrator."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.http, self.https = free_port(), free_port()
+        self.typed = root / "typed"
+        for folder in ("bin", "run", "var/cache", "var/lib", "var/log/nginx", "etc/systemd/system"):
+            (root / folder).mkdir(parents=True)
+        shutil.copytree("/etc/nginx", root / "etc/nginx", ignore=shutil.ignore_patterns("sites-enabled"))
+        self.edit(root / "etc/nginx/nginx.conf")
+        # Where nginx was built to write, only root may.
+        parts = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        paths = "".join(f"{part}_temp_path {root}/var/cache/{part};\n" for part in parts)
+        (root / "etc/nginx/conf.d/00-paths.conf").write_text(paths)
+        nginx = f"{NGINX} -c {root}/etc/nginx/nginx.conf -e {root}/var/log/nginx/error.log"
+        for name, script in {
+            "sudo": 'exec "$@"',
+            "nginx": f'exec {nginx} "$@"',
+            **{name: f'echo {name} "$@" >> {self.typed}' for name in ("useradd", "systemctl", "journalctl", "git")},
+        }.items():
+            (root / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+            (root / "bin" / name).chmod(0o755)
+
+    def here(self, text: str) -> str:
+        """A text with its folders moved to this machine's."""
+        return re.sub(r"(?<![\w.}])/(etc|run|srv|var)/", rf"{self.root}/\1/", text)
+
+    def edit(self, file: Path, *changes: tuple[str, str]) -> None:
+        """Change a file as its owner would."""
+        text = self.here(file.read_text())
+        for old, new in changes:
+            assert re.search(old, text), f"{file} holds no {old}"
+            text = re.sub(old, new, text)
+        file.write_text(text)
+
+    def type(self, script: str) -> str:
+        """Run a block of the README."""
+        search = f"{self.root}/bin{os.pathsep}{PROGRAMS}"
+        return run("bash", "-euo", "pipefail", "-c", self.here(script), cwd=self.root, PATH=search).stdout
+
+
+class Service:
+    """What systemd does by a unit, as far as the app can tell."""
+
+    def __init__(self, machine: Machine, file: Path) -> None:
+        self.machine = machine
+        self.settings: dict[str, list[str]] = {}
+        for key, value in re.findall(r"^(\w+)=(.*)$", file.read_text().split("[Service]")[1], re.MULTILINE):
+            self.settings.setdefault(key, []).append(value.replace("%d", f"{machine.root}/run/credentials"))
+        self.log = machine.root / "service.log"
+        self.env = dict(pair.split("=", 1) for pair in self.settings["Environment"])
+        self.folders = []
+        for kind, parent in (("RuntimeDirectory", "run"), ("StateDirectory", "var/lib")):
+            folder = machine.root / parent / self["" + kind]
+            folder.mkdir(mode=int(self[f"{kind}Mode"], 8))
+            if os.getuid() == 0:
+                shutil.chown(folder, group=self["Group"])
+            self.folders.append(str(folder))
+        name, _, source = self["LoadCredential"].partition(":")
+        (machine.root / "run/credentials").mkdir(mode=0o500)
+        shutil.copy(source, machine.root / "run/credentials" / name)
+
+    def __getitem__(self, key: str) -> str:
+        (value,) = self.settings[key]
+        return value
+
+    def command(self, line: str) -> list[str]:
+        """A command of the unit, in a file system as the unit makes it where this machine allows that."""
+        words = shlex.split(line.removeprefix("-"))
+        unshare = ("unshare", "--mount", "--map-root-user")
+        if run(*unshare, "true", cwd=self.machine.root, check=False).returncode:
+            return words
+        return [*unshare, "sh", "-euc", STRICT, "sh", *words]
+
+    @property
+    def surroundings(self) -> dict[str, str]:
+        """The environment of each command."""
+        paths = {"ROOT": str(self.machine.root), "WRITABLE": " ".join(self.folders), "TMPDIR": self.folders[1]}
+        return {"PATH": os.environ["PATH"], "NOTIFY_SOCKET": f"{self.machine.root}/notify", **paths, **self.env}
+
+    def execute(self, line: str) -> str:
+        """Run a command to its end."""
+        done = subprocess.run(
+            self.command(line),
+            cwd=self["WorkingDirectory"],
+            env=self.surroundings,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert done.returncode == 0 or line.startswith("-"), f"{line} exits {done.returncode}:\n{done.stdout}"
+        return done.stdout
+
+    @contextmanager
+    def started(self) -> Iterator["Service"]:
+        """Start it, wait until it says that it is ready, and stop it at the end."""
+        self.prepared = [self.execute(line) for line in self.settings["ExecStartPre"]]
+        assert self["Type"] == "notify"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices, self.log.open("wb") as log:
+            notices.bind(f"{self.machine.root}/notify")
+            notices.settimeout(30)
+            self.process = subprocess.Popen(
+                self.command(self["ExecStart"]),
+                cwd=self["WorkingDirectory"],
+                env=self.surroundings,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            try:
+                assert b"READY=1" in notices.recv(1024)
+                yield self
+            finally:
+                self.process.send_signal(signal.SIGTERM)
+                self.process.wait(float(self["TimeoutStopSec"]))
+
+    def reload(self) -> None:
+        """Do what ``systemctl reload`` does."""
+        for line in self.settings["ExecReload"]:
+            self.execute(line.replace("$MAINPID", str(self.process.pid)))
+
+
+@pytest.fixture(scope="module")
+def machine(template: Path) -> Iterator[Machine]:
+    """A machine that was set up to the letter of the README, with a probe in the app."""
+    # Not pytest's folder: nginx's own user must be able to enter it, and a socket's path is short.
+    root = Path(tempfile.mkdtemp(prefix="deploy-"))
+    root.chmod(0o755)
+    try:
+        machine = Machine(root)
+        project = root / "srv/myapp"
+        copier.run_copy(
+            str(template), project, data={"proxy_fix": True}, defaults=True, skip_tasks=True, quiet=True
+        )
+        home = project / "src/myapp/home.py"
+        home.write_text(home.read_text() + PROBE)
+        machine.edit(
+            project / "deploy/nginx.conf",
+            (r"(?m)^ +listen \[::\].*\n", ""),  # not every machine has IPv6
+            (r"listen 80;", f"listen 127.0.0.1:{machine.http};"),
+            (r"listen 443 ", f"listen 127.0.0.1:{machine.https} "),
+        )
+        machine.edit(project / "deploy/myapp.service")
+        certificate = root / "etc/letsencrypt/live/example.com"
+        certificate.mkdir(parents=True)
+        run(
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=example.com"),
+            *("-addext", "subjectAltName=DNS:example.com", "-out", "fullchain.pem", "-keyout", "privkey.pem"),
+            cwd=certificate,
+        )
+        machine.type(blocks(project)[0])
+        yield machine
+    finally:
+        shutil.rmtree(root)
+
+
+@pytest.fixture(scope="module")
+def service(machine: Machine) -> Iterator[Service]:
+    """The app behind nginx."""
+    nginx = [str(machine.root / "bin/nginx"), "-g", "daemon off;"]
+    with Service(machine, machine.root / "etc/systemd/system/myapp.service").started() as service:
+        front = subprocess.Popen(nginx, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait_for(lambda: ask(machine, "/up")[0].status == 200)
+            yield service
+        finally:
+            front.terminate()
+            front.wait(30)
+
+
+@pytest.fixture
+def site(machine: Machine, service: Service) -> Machine:
+    """The machine while it serves."""
+    assert service.process.poll() is None, service.log.read_text()
+    return machine
+
+
+def blocks(project: Path) -> list[str]:
+    """The commands in the part of the README about nginx: for the first day, and for a new release."""
+    part = (project / "README.md").read_text().partition("### Behind nginx\n")[2].partition("\n## ")[0]
+    found = re.findall(r"^```sh$(.*?)^```$", part, re.MULTILINE | re.DOTALL)
+    assert len(found) == 2
+    return found
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if condition():
+                return
+        except OSError:
+            pass
+        assert time.monotonic() < deadline, "it never was so"
+        time.sleep(0.05)
+
+
+def connect(machine: Machine) -> HTTPSConnection:
+    """A connection to example.com, which this machine is for once."""
+    trust = ssl.create_default_context(cafile=machine.root / "etc/letsencrypt/live/example.com/fullchain.pem")
+    connection = HTTPSConnection("example.com", context=trust, timeout=30)
+    address = ("127.0.0.1", machine.https)
+    here = lambda *_args: socket.create_connection(address, 30, (CLIENT, 0))  # noqa: E731
+    connection._create_connection = here  # type: ignore[attr-defined]
+    return connection
+
+
+def ask(
+    machine: Machine, path: str, method: str = "GET", body: Any = None, **headers: str
+) -> tuple[HTTPResponse, bytes]:
+    """Send a request over a connection of its own."""
+    connection = connect(machine)
+    try:
+        connection.request(method, path, body, {name.replace("_", "-"): text for name, text in headers.items()})
+        response = connection.getresponse()
+        return response, response.read()
+    finally:
+        connection.close()
+
+
+def seen(machine: Machine, **headers: str) -> dict[str, Any]:
+    """What the app sees of a request."""
+    response, body = ask(machine, "/seen", **headers)
+    assert response.status == 200, body
+    answer: dict[str, Any] = json.loads(body)
+    return answer
+
+
+def logged(service: Service, path: str) -> int:
+    """How many requests for a path the app has answered so far."""
+    return service.log.read_text().count(f'"path": "{path}"')
+
+
+def test_readme_sets_the_machine_up(machine: Machine, service: Service) -> None:
+    root = machine.root
+
+    assert machine.typed.read_text().splitlines() == [
+        "useradd --system myapp",
+        "systemctl enable --now myapp",
+        "systemctl reload nginx",
+        "journalctl --unit myapp",
+    ]
+    secret = root / "etc/myapp/secret_key"
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert len(bytes.fromhex(secret.read_text())) == 32
+    assert not (root / "srv/myapp/.venv/bin/pytest").exists(), "a server tests nothing"
+    assert service.prepared[-1] == "ready\n"
+    assert (root / "var/lib/myapp/myapp.db").stat().st_size > 0
+    assert not (root / "srv/myapp/instance").exists()
+
+
+def test_readme_names_the_files_that_there_are(machine: Machine) -> None:
+    text = (machine.root / "srv/myapp/deploy/nginx.conf").read_text()
+
+    assert re.findall(r"example\.com", text).__len__() == 5 + 1, "its first line counts them"
+    assert "five times" in text
+
+
+def test_app_sees_the_client_as_it_is(site: Machine) -> None:
+    answer = seen(site)
+
+    assert answer["client"] == CLIENT
+    assert answer["scheme"] == "https"
+    assert answer["host"] == "example.com"
+    assert answer["prefix"] == ""
+    assert answer["link"] == "https://example.com/"
+
+
+def test_forged_headers_are_ignored(site: Machine) -> None:
+    forged = {
+        "Forwarded": "for=198.51.100.66;host=evil.example;proto=gopher",
+        "X_Forwarded_For": "198.51.100.66",
+        "X_Forwarded_Host": "evil.example",
+        "X_Forwarded_Port": "6666",
+        "X_Forwarded_Prefix": "/evil",
+        "X_Forwarded_Proto": "gopher",
+        "X_Forwarded_Protocol": "gopher",
+        "X_Forwarded_Ssl": "off",
+    }
+
+    answer = seen(site, **forged)
+
+    assert answer == seen(site)
+    for word in ("198.51.100.66", "evil", "6666", "gopher"):
+        assert word not in json.dumps(answer)
+
+
+def test_headers_that_reach_the_app_are_those_it_counts(site: Machine) -> None:
+    headers = [f"--header={name}: {value}" for name, value in seen(site)["headers"].items()]
+    flask = site.root / "srv/myapp/.venv/bin/flask"
+    env = {"FLASK_SECRET_KEY": "3f1c8a5e9b7d20463f1c8a5e9b7d2046", "FLASK_TRUSTED_HOSTS": "example.com"}
+    env["FLASK_INSTANCE_PATH"] = str(site.root / "var/lib/myapp")
+
+    assert run(flask, "doctor", "--port=0", *headers, cwd=site.root / "srv/myapp", **env).stdout == "ready\n"
+
+
+def test_forged_host_is_refused_by_the_app(site: Machine) -> None:
+    response, body = ask(site, "/seen", Host="evil.example")
+
+    assert response.status == 400
+    assert b"<h1>" in body
+    assert b"evil" not in body
+    assert "default-src 'self'" in response.headers["Content-Security-Policy"]
+
+
+def test_http_leads_to_https(site: Machine) -> None:
+    for host in ("example.com", "evil.example"):
+        connection = HTTPConnection("127.0.0.1", site.http, timeout=30)
+        connection.request("GET", "/seen?a=1&b=%2F", headers={"Host": host})
+        response = connection.getresponse()
+        response.read()
+        connection.close()
+
+        assert response.status == 301
+        assert response.headers["Location"] == "https://example.com/seen?a=1&b=%2F"
+        assert response.headers["Server"] == "nginx"
+
+
+def test_tls_offers_http_2_and_nothing_old(site: Machine) -> None:
+    trust = ssl.create_default_context(cafile=site.root / "etc/letsencrypt/live/example.com/fullchain.pem")
+    trust.set_alpn_protocols(["h2"])
+    address = ("127.0.0.1", site.https)
+
+    with socket.create_connection(address) as plain, trust.wrap_socket(plain, server_hostname="example.com") as tls:
+        assert tls.selected_alpn_protocol() == "h2"
+    offered = run(
+        *("openssl", "s_client", "-connect", f"127.0.0.1:{site.https}", "-tls1_1", "-cipher", "ALL:@SECLEVEL=0"),
+        cwd=site.root,
+        check=False,
+    )
+    assert offered.returncode != 0
+    assert "Cipher is (NONE)" in offered.stdout
+
+
+def test_pages_carry_the_headers_of_the_app(site: Machine) -> None:
+    response, _body = ask(site, "/", Accept_Encoding="gzip")
+
+    assert response.status == 200
+    assert response.headers["Server"] == "nginx"
+    assert response.headers["Content-Encoding"] is None, "a page may hold a secret"
+    for name in ("Content-Security-Policy", "Strict-Transport-Security", "X-Content-Type-Options"):
+        assert len(response.headers.get_all(name) or []) == 1
+
+
+@pytest.mark.parametrize(("page", "file"), [("/", "/static/style.css"), ("/tour/", "/tour/static/tour.css")])
+def test_hashed_file_is_served_by_nginx_alone(site: Machine, service: Service, page: str, file: str) -> None:
+    _response, body = ask(site, page)
+    (url,) = set(re.findall(rf'"({file}\?v=[0-9a-f]+)"', body.decode()))
+    first, content = ask(site, url)
+    second, _same = ask(site, url)  # answered later than the app can have logged the first
+    asked = logged(service, file)
+
+    os.killpg(service.process.pid, signal.SIGSTOP)
+    try:
+        kept, same = ask(site, url)
+        revalidated, nothing = ask(site, url, If_None_Match=first.headers["ETag"])
+        part, some = ask(site, url, Range="bytes=0-9")
+        compressed, small = ask(site, url, Accept_Encoding="gzip")
+    finally:
+        os.killpg(service.process.pid, signal.SIGCONT)
+
+    assert asked == logged(service, file) == 1
+    assert (kept.status, same) == (first.status, content) == (200, content)
+    assert (revalidated.status, nothing) == (304, b"")
+    assert (part.status, some) == (206, content[:10])
+    assert compressed.headers["Content-Encoding"] == "gzip"
+    assert len(small) < len(content)
+    for response in (first, second, kept, part):
+        assert response.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        assert response.headers["Content-Type"] == "text/css; charset=utf-8"
+        assert response.headers["Content-Security-Policy"].startswith("default-src 'self'")
+        assert response.headers["Strict-Transport-Security"]
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["X-Request-ID"] is None, "it would be that of another request"
+        assert response.headers["Set-Cookie"] is None
+
+
+@pytest.mark.parametrize("query", ["", "?v=", "?v=0123456789abcdef"])
+def test_other_file_is_asked_for_again(site: Machine, query: str) -> None:
+    url = f"/static/favicon.svg{query}"
+    response, content = ask(site, url)
+
+    assert response.status == 200
+    assert response.headers["Cache-Control"] == "no-cache"
+    assert response.headers["Content-Security-Policy"].startswith("default-src 'self'")
+    assert ask(site, url, If_None_Match=response.headers["ETag"])[0].status == 304
+    assert ask(site, url, Range="bytes=0-9")[1] == content[:10]
+
+
+def test_changed_file_is_not_served_from_before(site: Machine) -> None:
+    """Even by the URL of what it was, once that is no longer its hash and was never asked for."""
+    file = site.root / "srv/myapp/src/myapp/static/robots.txt"
+    file.write_text("old\n")
+    try:
+        assert ask(site, "/static/robots.txt")[1] == b"old\n"
+        file.write_text("newer\n")
+        assert ask(site, "/static/robots.txt")[1] == b"newer\n"
+    finally:
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    "path", ["/static/../settings.py", "/static/..%2fsettings.py", "/static/%2e%2e/settings.py", "/.env", "/.git/config"]
+)
+def test_nothing_beside_the_static_files_is_served(site: Machine, path: str) -> None:
+    assert ask(site, path)[0].status in {400, 404}
+
+
+def test_uploads_are_bounded(site: Machine) -> None:
+    def pieces(count: int) -> Iterator[bytes]:
+        for _ in range(count):
+            yield bytes(MEBIBYTE)
+
+    for count in (1, 16):
+        for body in (bytes(count * MEBIBYTE), pieces(count)):
+            response, answer = ask(site, "/seen", "POST", body)
+            assert response.status == 200
+            assert json.loads(answer)["bytes"] == count * MEBIBYTE
+    assert ask(site, "/seen", "POST", Content_Length=str(16 * MEBIBYTE + 1))[0].status == 413
+
+    connection = connect(site)
+    connection.putrequest("POST", "/seen")
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.endheaders()
+    for piece in pieces(17):
+        connection.send(b"%x\r\n%s\r\n" % (len(piece), piece))
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def test_slow_clients_hold_nobody_up(site: Machine) -> None:
+    """More of them than gunicorn has threads send half a body, and wait."""
+    with ExitStack() as stack:
+        for _ in range(24):
+            connection = connect(site)
+            stack.callback(connection.close)
+            connection.putrequest("POST", "/seen")
+            connection.putheader("Content-Length", "1000")
+            connection.endheaders(b"x" * 500)
+
+        for _ in range(8):
+            assert ask(site, "/seen")[0].status == 200
+
+
+def test_up_is_polled_by_any_name_and_leaves_no_line(site: Machine, service: Service) -> None:
+    for host in ("example.com", "10.0.0.7", "balancer.internal:8443"):
+        response, body = ask(site, "/up", Host=host)
+        assert (response.status, json.loads(body)) == (200, {"status": "up"})
+        assert response.headers["Cache-Control"] == "no-store"
+    assert json.loads(ask(site, "/up/database")[1]) == {"status": "up"}
+
+    assert logged(service, "/up") == 0
+    assert '"GET /up ' not in (site.root / "var/log/nginx/access.log").read_text()
+
+
+def test_log_names_the_client(site: Machine, service: Service) -> None:
+    ask(site, "/nothing-of-the-kind?secret=1")
+
+    wait_for(lambda: logged(service, "/nothing-of-the-kind") == 1)
+    (line,) = [line for line in service.log.read_text().splitlines() if "nothing-of-the-kind" in line]
+    assert json.loads(line)["client"] == CLIENT
+    assert "secret=1" not in line
+
+
+def test_new_release_drops_no_request(site: Machine, service: Service) -> None:
+    """What the README says, three times under load; requests that began before get their answer."""
+    home = site.root / "srv/myapp/src/myapp/home.py"
+    answers: list[str] = []
+    stop = threading.Event()
+
+    def visit(method: str) -> None:
+        while not stop.is_set():
+            try:
+                response, body = ask(site, "/seen", method, b"x" * 5000 if method == "POST" else None)
+                answers.append(f"{response.status}" if response.status == 200 else f"{response.status} {body[:200]!r}")
+            except Exception as error:
+                answers.append(repr(error))
+
+    with ThreadPoolExecutor(8) as visitors:
+        try:
+            for number in range(4):
+                visitors.submit(visit, "POST" if number % 2 else "GET")
+            for release in (2, 3, 4):
+                slow = visitors.submit(ask, site, "/seen?seconds=2")
+                time.sleep(0.5)  # so that it is under way
+                home.write_text(re.sub(r"RELEASE = \d", f"RELEASE = {release}", home.read_text()))
+                site.typed.write_text("")
+                site.type(blocks(site.root / "srv/myapp")[1].replace("git pull", "cd /srv/myapp && git pull"))
+                assert site.typed.read_text().splitlines() == ["git pull", "systemctl reload myapp"]
+                service.reload()
+                wait_for(lambda release=release: seen(site)["release"] == release)  # type: ignore[misc]
+                assert slow.result()[0].status == 200
+                time.sleep(1)
+        finally:
+            stop.set()
+
+    assert set(answers) == {"200"}
+    assert len(answers) > 100
+
+
+@pytest.mark.parametrize("database", COUNTABLE["database"])
+def test_unit_is_sound(render: Render, tmp_path: Path, database: str) -> None:
+    if not shutil.which("systemd-analyze"):
+        assert "REQUIRE_NGINX" not in os.environ
+        pytest.skip("no systemd-analyze here: `apt-get install systemd` brings one")
+    unit = render(proxy_fix=True, database=database) / "deploy/myapp.service"
+    graceful = re.search(r"graceful_timeout = (\d+)", (unit.parents[1] / "gunicorn.conf.py").read_text())
+    stop = re.search(r"TimeoutStopSec=(\d+)", unit.read_text())
+    # The programs are elsewhere, or not yet installed.
+    unit.write_text(re.sub(r"/srv/myapp/\.venv/bin/\w+", "/bin/true", unit.read_text()))
+
+    assert run("systemd-analyze", "verify", unit, cwd=tmp_path).stdout == ""
+    # Out of 10, where 10 is a service with every right; the level is in tenths.
+    run("systemd-analyze", "security", "--offline=true", "--threshold=20", unit, cwd=tmp_path)
+    assert graceful
+    assert stop
+    assert int(stop[1]) > int(graceful[1])
