@@ -182,27 +182,6 @@ def test_secret_key_runs_without_a_secret_and_without_debug_mode(project: Path) 
         assert get(port)[0].status == 200
 
 
-def test_set_up_by_the_readme_is_ready_and_serves(project: Path) -> None:
-    """What the README says about deploying, done to the letter; only the port is another."""
-    block = re.search(r"^## Deploy it$.*?^```sh$(.*?)^```$", (project / "README.md").read_text(), re.M | re.S)
-    assert block
-    script, gunicorn, _comment = block[1].rpartition("uv run gunicorn")
-    assert gunicorn
-    port = str(free_port())
-
-    done = run("bash", "-euc", script, cwd=project, PORT=port)
-    assert done.stdout.splitlines()[-1] == "ready"
-    settings = {"FLASK_SECRET_KEY": SECRET, "FLASK_TRUSTED_HOSTS": "example.com"}
-    with serving(project, "gunicorn", "--bind=127.0.0.1:{port}", **settings) as taken:
-        assert get(taken, Host="example.com")[0].status == 200
-        assert get(taken, Host="evil.example")[0].status == 400
-        flask = project / ".venv" / "bin" / "flask"
-        listed = run(flask, "doctor", "--json", cwd=project, check=False, PORT=str(taken), **settings)
-
-    assert listed.returncode == 1
-    assert [finding["check"] for finding in json.loads(listed.stdout)] == ["server"]
-
-
 @pytest.mark.parametrize(
     ("words", "command", "env"),
     [
