@@ -248,3 +248,16 @@ def test_updates_wait_a_week(forms: dict[tuple[str, str], Path]) -> None:
         assert all(update["cooldown"] == {"default-days": 7} for update in dependabot["updates"])
     renovate = json.loads((forms["gitlab", "sqlite"] / "renovate.json").read_text())
     assert renovate["minimumReleaseAge"] == "7 days"
+
+
+@pytest.mark.parametrize("ci", ["github", "gitlab"])
+@pytest.mark.parametrize("kind", [kind for kind in DATABASES if kind != "none"])
+def test_container_is_started_as_the_readme_says(forms: dict[tuple[str, str], Path], ci: str, kind: str) -> None:
+    """And asks the doctor in it; tests/test_docker.py runs the README's commands."""
+    readme = (forms[ci, kind] / "README.md").read_text().partition("## Run it in a container")[2]
+    commands = re.sub(r" +# .+", "", readme.split("```")[1].removeprefix("sh\n"))
+
+    script, _variables = next(scripts(jobs(forms[ci, kind])["container"]))
+
+    assert script.strip() == commands + "docker compose exec -T app flask doctor --port 0"
+    assert "docker compose exec app flask doctor --port 0" in readme
