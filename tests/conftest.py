@@ -13,6 +13,7 @@ import copier
 import pytest
 import yaml
 from allpairspy import AllPairs
+from proof import Notary
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text(encoding="utf-8"))
@@ -23,6 +24,12 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     if not name.startswith("_") and question.get("when", True) is not False
 }
 Render = Callable[..., Path]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what the tests prove, in the process that hears of all of them."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Notary())
 
 
 def values(name: str) -> list[Any]:

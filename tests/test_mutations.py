@@ -1,0 +1,232 @@
+"""A test of the tests: each fault that is planted in the template turns a part of the proof red.
+
+A mutation is one text of one file in place of another. Most must be noticed by the checks of a project that is made
+from the damaged template; the others name the test of this repository that must fail. A mutation that nothing notices
+is a test that is missing.
+"""
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import run
+from questionnaire import Questionnaire
+from test_pairs import CHECKS
+from test_suites import install
+
+APP = "template/src/[[ package_name ]]"
+TOUR = f"{APP}/[% if tour %]tour[% endif %]"
+MIGRATIONS = "template/[% if sqlalchemy %]migrations[% endif %]"
+# The form of a project whose own checks should notice.
+ANSWERS: dict[str, Any] = {"database": "sqlite", "proxy_fix": True, "tour": True}
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A fault: in a file, ``new`` stands for ``old``; without both, the file is not there.
+
+    :param by: the test of this repository that notices; else the checks of the project that is made.
+    """
+
+    file: str
+    old: str = ""
+    new: str = ""
+    by: str = ""
+
+
+MUTATIONS = {
+    # Registries: a line is lost.
+    "no cross-site check": Mutation(f"{APP}/__init__.py.jinja", "    csrf.init_app(app)\n"),
+    "no error pages": Mutation(f"{APP}/__init__.py.jinja", "    errors.init_app(app)\n"),
+    "no static hashes": Mutation(f"{APP}/__init__.py.jinja", "    assets.init_app(app)\n"),
+    "no logging": Mutation(f"{APP}/__init__.py.jinja", "    logs.init_app(app)\n"),
+    "no health checks": Mutation(f"{APP}/__init__.py.jinja", "    health.init_app(app)\n"),
+    "no security headers": Mutation(f"{APP}/__init__.py.jinja", "    security.init_app(app)\n"),
+    "no proxy": Mutation(f"{APP}/__init__.py.jinja", "    proxy.init_app(app)\n"),
+    "no secret": Mutation(f"{APP}/__init__.py.jinja", "    secret.init_app(app)\n"),
+    "no home page": Mutation(f"{APP}/__init__.py.jinja", "    app.register_blueprint(home.bp)\n"),
+    "a view less": Mutation(f"{TOUR}/__init__.py.jinja", "    uploads,\n"),
+    "a command less": Mutation("template/pyproject.toml.jinja", 'secret-key = "[[ package_name ]].cli:secret_key"\n'),
+    "a dependency less": Mutation("template/pyproject.toml.jinja", '    "python-dotenv>=1.1.0",\n'),
+    "a dependency more": Mutation(
+        "template/pyproject.toml.jinja", '    "python-dotenv', '    "requests>=2",\n    "python-dotenv'
+    ),
+    # Settings: misspelt, or unsafe.
+    "misspelt setting": Mutation(f"{APP}/settings.py.jinja", "MAX_FORM_PARTS=", "MAX_FORM_PART="),
+    "no limit for bodies": Mutation(f"{APP}/settings.py.jinja", "MAX_CONTENT_LENGTH=16", "MAX_CONTENT_LENGTH=1600"),
+    "cookie over plain HTTP": Mutation(f"{APP}/settings.py.jinja", "SECURE=not app.debug", "SECURE=False"),
+    "cookie across sites": Mutation(f"{APP}/settings.py.jinja", 'SAMESITE="Lax"', 'SAMESITE="None"'),
+    "two proxies": Mutation(f"{APP}/settings.py.jinja", "PROXY_FIX_X_FOR=1", "PROXY_FIX_X_FOR=2"),
+    "all-digit key is a number": Mutation(
+        f"{APP}/settings.py.jinja", '"SECRET_KEY", "SECRET_KEY_FALL', '"SECRET_KEY_FALL'
+    ),
+    "False is true": Mutation(f"{APP}/settings.py.jinja", 'case "false" | "no" | "off"', 'case "no" | "off"'),
+    "hosts are not trusted by name": Mutation(
+        f"{APP}/settings.py.jinja", 'hosts.replace(",", " ").split() or None', "None"
+    ),
+    "stale connections": Mutation(f"{APP}/settings.py.jinja", '"pool_pre_ping": True', '"pool_pre_ping": False'),
+    # Secrets.
+    "constant secret": Mutation(f"{APP}/secret.py.jinja", "os.urandom(32).hex()", '"5eed" * 16'),
+    "short secret": Mutation(f"{APP}/secret.py.jinja", "MINIMUM_BYTES = 16", "MINIMUM_BYTES = 1"),
+    "weak fallback": Mutation(
+        f"{APP}/secret.py.jinja", '        refuse_weak(fallback, "FLASK_SECRET_KEY_FALLBACKS")', "        pass"
+    ),
+    "secrets in git": Mutation("template/.gitignore", ".env\n"),
+    # Security.
+    "a header less": Mutation(f"{APP}/security.py", '    "X-Content-Type-Options": "nosniff",\n'),
+    "inline scripts": Mutation(f"{APP}/security.py", "default-src 'self';", "default-src 'self' 'unsafe-inline';"),
+    "HSTS in debug mode": Mutation(f"{APP}/security.py", "https=not app.debug", "https=True"),
+    "HSTS over HTTP": Mutation(f"{APP}/security.py", '== "https" else', '!= "ftp" else'),
+    "header of a view overwritten": Mutation(f"{APP}/security.py", "if name not in present", "if name"),
+    "origin is not compared": Mutation(
+        f"{APP}/csrf.py", "or urlsplit(origin).netloc == request.host", "or bool(origin)"
+    ),
+    "same site is the same origin": Mutation(
+        f"{APP}/csrf.py", '{"same-origin", "none"}', '{"same-origin", "same-site", "none"}'
+    ),
+    # Errors and logs.
+    "reflected host": Mutation(
+        f"{APP}/errors.py", "isinstance(error, SecurityError):\n        error.desc", "not error:\n        error.desc"
+    ),
+    "error without its status": Mutation(f"{APP}/errors.py", '"status": error.code, ', ""),
+    "error page that may be shared": Mutation(f"{APP}/errors.py", '    response.vary.add("Accept")\n'),
+    "forged line": Mutation(f"{APP}/logs.py", '.replace("\\n", "\\\\n")', ""),
+    "forged request id": Mutation(f"{APP}/logs.py", "SANE_ID.fullmatch(given)", "given"),
+    # Health and the database.
+    "health without a limit": Mutation(f"{APP}/health.py.jinja", "join(DATABASE_SECONDS)", "join(600)"),
+    "always healthy": Mutation(f"{APP}/health.py.jinja", "return not self.ping.problem", "return True"),
+    "no foreign keys": Mutation(
+        f"{APP}/[% if sqlalchemy %]database.py[% endif %].jinja", "foreign_keys = ON", "foreign_keys = OFF"
+    ),
+    "broken migration": Mutation(
+        f"{MIGRATIONS}/versions/[% if tour %]tour_guestbook.py[% endif %]", "length=500", "length=50"
+    ),
+    "models that migrations do not see": Mutation(
+        f"{MIGRATIONS}/env.py.jinja", "target_metadata=db.metadata, **", "target_metadata=None, **"
+    ),
+    # Static files.
+    "files are asked for each time": Mutation(f"{APP}/assets.py", "immutable = True", "immutable = False"),
+    "a stale hash is believed": Mutation(
+        f"{APP}/assets.py", "if version == content_hash(endpoint, **values)", "if version"
+    ),
+    # Pages.
+    "flash message without a role": Mutation(
+        f"{APP}/templates/layout.html.jinja", "'alert' if category == 'error' else 'status'", "'status'"
+    ),
+    "unescaped name": Mutation(f"{TOUR}/templates/tour/hello.html", "{{ name", "{{ name|safe"),
+    "upload with a path": Mutation(f"{TOUR}/uploads.py", "secure_filename(file.filename)[-80:]", "file.filename[-80:]"),
+    # Answers.
+    "unescaped project name": Mutation(
+        f"{APP}/settings.py.jinja", "[[ python_project_name ]]", '"[[ project_name ]]"', by="test_hostile.py"
+    ),
+    "unescaped description": Mutation(
+        "template/pyproject.toml.jinja",
+        "[[ description | to_json(ensure_ascii=false) ]]",
+        '"[[ description ]]"',
+        by="test_hostile.py",
+    ),
+    "unescaped heading": Mutation(
+        "template/README.md.jinja", "# [[ markdown_project_name ]]", "# [[ project_name ]]", by="test_hostile.py"
+    ),
+    "a keyword is a name": Mutation("copier.yml", "and as assert async", "and as assert", by="test_questions.py"),
+    "wrong condition": Mutation(
+        "template/pyproject.toml.jinja",
+        "[% if database == 'postgresql' %]\n    \"psycopg",
+        '[% if sqlalchemy %]\n    "psycopg',
+        by="test_files.py",
+    ),
+    "condition left out": Mutation(
+        "template/.env.example.jinja", "[% if proxy_fix %]", "[% if true %]", by="test_files.py"
+    ),
+    "a link to nowhere": Mutation(
+        "template/README.md.jinja", "[LICENSE](LICENSE)", "[LICENSE](LICENCE)", by="test_files.py"
+    ),
+    "a missing file": Mutation(f"{APP}/csrf.py", by="test_files.py"),
+    "a missing test": Mutation("template/tests/test_csrf.py.jinja"),
+    "lines not formatted": Mutation(
+        f"{APP}/home.py", 'bp = Blueprint("home", __name__)', "bp = Blueprint('home', __name__)"
+    ),
+    "a wrong type": Mutation(f"{APP}/home.py", "def index() -> str:", "def index() -> int:"),
+    # Hooks.
+    "tests are not run": Mutation(
+        "hooks/after_copy.py",
+        'report.stage("tests", lambda: run_tests(report, installed, again))',
+        "True",
+        by="test_hooks.py",
+    ),
+    "others' files are committed": Mutation(
+        "hooks/after_copy.py", "    if before:\n", "    if False:\n", by="test_hooks.py"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where this worker makes its damaged projects, in one environment."""
+    return tmp_path_factory.mktemp("mutations") / "myapp"
+
+
+def damaged(template: Path, mutation: Mutation, folder: Path) -> Path:
+    """A copy of the template with the fault in it."""
+    shutil.copytree(template, folder, ignore=shutil.ignore_patterns(".git"))
+    path = folder / mutation.file
+    text = path.read_text(encoding="utf-8")
+    if not mutation.old:
+        path.unlink()
+        return folder
+    assert mutation.old in text, "the template has changed: so must the mutation"
+    path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+    return folder
+
+
+def notice(project: Path) -> str:
+    """Run a project's own checks, and name the one that fails."""
+    install(project, "--quiet")
+    failed = (
+        " ".join(check)
+        for check in CHECKS
+        if run("uv", "run", "--no-sync", *check, cwd=project, check=False).returncode
+    )
+    return next(failed, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_mutation_is_noticed(
+    name: str,
+    template: Path,
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Any,
+) -> None:
+    mutation = MUTATIONS[name]
+    source = damaged(template, mutation, tmp_path / "flask-starter")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "")
+    if mutation.by:
+        run("git", "init", "--quiet", cwd=source)
+        pytest_alone = ("pytest", "-n0", "-x", "-q", "-p", "no:cacheprovider")
+        done = run(sys.executable, "-m", *pytest_alone, f"tests/{mutation.by}", cwd=source, check=False)
+        noticed = "FAILED" in done.stdout
+    else:
+        for path in place.glob("*"):
+            if path.name not in {".venv", ".mypy_cache", "uv.lock"}:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for file, content in Questionnaire(source).project(**ANSWERS).items():
+            (place / file).parent.mkdir(parents=True, exist_ok=True)
+            (place / file).write_bytes(content)
+        noticed = bool(notice(place))
+    assert noticed, f"{name}: nothing notices"
+    record_property("fault", name)
+
+
+def test_nothing_is_noticed_where_nothing_is_wrong(template: Path, tmp_path: Path) -> None:
+    """The checks can be green, or the faults would be noticed for no reason of theirs."""
+    for file, content in Questionnaire(template).project(**ANSWERS).items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes(content)
+
+    assert notice(tmp_path) == ""

@@ -1,0 +1,182 @@
+"""Each pair of answers is installed, and all that an owner would look at holds.
+
+The cases are computed from ``copier.yml``: a question that nobody wrote a test for is tried with each answer of each
+other question. Texts come from the corpus of hostile ones. A worker makes one project after the other in the same
+folder, so that each finds its packages installed and compiled; ``uv sync`` removes what a project does not ask for.
+"""
+
+import functools
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import copier
+import pytest
+import tinycss2
+from conftest import COUNTABLE, describe, every_pair, run
+from justhtml import JustHTML
+from questionnaire import Questionnaire
+from test_hostile import FREE_TEXT, TEXTS, taken
+from test_server import get, serving
+from test_suites import SERVERS, install, server
+
+OFF = {name: False if False in values else values[0] for name, values in COUNTABLE.items()}
+ON = {name: True if True in values else values[-1] for name, values in COUNTABLE.items()}
+ON["python_version"] = OFF["python_version"]  # the newest may not be here yet
+CASES = [case for case in (OFF, ON) if case not in every_pair()] + every_pair()
+# Those of one Python stand together: the environment is made anew for each.
+CASES.sort(key=lambda case: COUNTABLE["python_version"].index(case["python_version"]))
+# The least and the most, and what those leave out of the databases, soon; the others in the longer proof.
+FIRST = [OFF, ON] + [
+    next(case for case in CASES if case["database"] == database)
+    for database in COUNTABLE["database"]
+    if database not in {OFF["database"], ON["database"]}
+]
+# Code that is no less alive for being named nowhere: Flask calls views, and others read these names.
+REGISTERED = ("pytest.fixture", "*.get", "*.post", "*.route", "*.before_request", "*.errorhandler", "*.url_defaults")
+READ_BY_NAME = ("no_cache", "public", "max_age", "immutable", "max_content_length", "raw", "tries", "commands")
+DEAD_CODE = (
+    *("--ignore-decorators", ",".join(f"@{name}" for name in REGISTERED)),
+    *("--ignore-names", ",".join((*READ_BY_NAME, "set_visited", "secret_key"))),
+)
+# Flask's own parts come with Flask; a database's driver is named in its address alone.
+DEPENDENCIES = ("--ignore", "DEP003", "--per-rule-ignores", "DEP002=psycopg|pymysql")
+CHECKS = (
+    ("coverage", "run", "-m", "pytest", "-x", "-q"),
+    ("coverage", "report"),
+    ("mypy",),
+    ("ruff", "check"),
+    ("ruff", "format", "--check"),
+    ("--with", "deptry", "deptry", ".", *DEPENDENCIES),
+    ("--with", "vulture", "vulture", *DEAD_CODE, "src", "tests"),
+    ("--with", "codespell", "codespell", "--skip", ".venv,.git,*.lock,LICENSE,.copier-answers.yml"),
+)
+# The tour shows refusals and errors, and leads to them.
+MEANT = re.compile(r"/tour/(abort/\d+|about/|api/people/0|rules/.+)")
+
+
+DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+SQL = """
+import sys
+from sqlalchemy import create_engine, text
+with create_engine(sys.argv[1], isolation_level="AUTOCOMMIT").connect() as connection:
+    connection.execute(text(sys.argv[2]))
+"""
+
+
+def texts(number: int, questionnaire: Questionnaire) -> dict[str, str]:
+    """Hostile texts for a case, or the default where one is refused; the package keeps its name."""
+    typed = {name: TEXTS[(number * len(FREE_TEXT) + n) % len(TEXTS)] for n, name in enumerate(FREE_TEXT)}
+    answers = taken(questionnaire, typed | {"package_name": "myapp"})
+    return {name: answers[name] for name in FREE_TEXT}
+
+
+@pytest.fixture(scope="module")
+def questionnaire(template: Path) -> Questionnaire:
+    return Questionnaire(template)
+
+
+@functools.cache
+def has_python(version: str) -> bool:
+    """Whether this machine has a Python of that version."""
+    return not run("uv", "python", "find", "--offline", version, cwd=Path.cwd(), check=False).returncode
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where this worker makes its projects."""
+    return tmp_path_factory.mktemp("pairs") / "myapp"
+
+
+@pytest.fixture
+def project(
+    answers: dict[str, Any], place: Path, template: Path, questionnaire: Questionnaire, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A project with these answers and nothing of the one before but the packages."""
+    version = answers["python_version"]
+    if not has_python(version):
+        pytest.skip(f"no Python {version} on this machine")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "")
+    for path in place.glob("*"):
+        if path.name not in {".venv", ".mypy_cache"}:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    answers = answers | texts(CASES.index(answers), questionnaire)
+    copier.run_copy(str(template), place, data=answers, defaults=True, overwrite=True, skip_tasks=True, quiet=True)
+    install(place, "--python", version, "--quiet")
+    return place
+
+
+@pytest.fixture
+def database(answers: dict[str, Any], project: Path) -> Iterator[str]:
+    """The address of an empty database for the running app."""
+    kind = answers["database"]
+    if kind not in SERVERS:
+        yield ""
+        return
+    url, name = server(kind), f"pairs_{secrets.token_hex(4)}"
+    sql = ("uv", "run", "--no-sync", "python", "-c", SQL, DRIVERS[kind] + url[url.index("://") :])
+    run(*sql, f"CREATE DATABASE {name}", cwd=project)
+    yield f"{url.rpartition('/')[0]}/{name}"
+    run(*sql, f"DROP DATABASE {name}", cwd=project)
+
+
+def crawl(visit: Callable[[str], tuple[int, str, str]]) -> dict[str, int]:
+    """Follow every link from the home page; each page is HTML without an error, each stylesheet parses."""
+    seen: dict[str, int] = {}
+    waiting = ["/"]
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        status, kind, body = visit(path)
+        seen[path] = status
+        if kind.startswith("text/css"):
+            assert not [rule for rule in tinycss2.parse_stylesheet(body) if rule.type == "error"], path
+        if not kind.startswith("text/html") or "<html" not in body:
+            continue
+        page = JustHTML(body, strict=True, sanitize=False)
+        ids = {(node.attrs or {})["id"] for node in page.query("[id]")}
+        for node in page.query("a[href], link[href], img[src], form[action]:not([method=post])"):
+            attributes = node.attrs or {}
+            address = next(filter(None, map(attributes.get, ("href", "src", "action"))))
+            target = urlsplit(urljoin(f"http://app{path}", address))
+            if target.netloc == "app":
+                assert not target.fragment or target.path != urlsplit(path).path or target.fragment in ids, path
+                waiting.append(target.path + (f"?{target.query}" if target.query else ""))
+    return seen
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the server is gunicorn")
+@pytest.mark.parametrize(
+    "answers",
+    [pytest.param(case, marks=[] if case in FIRST else pytest.mark.slow) for case in CASES],
+    ids=describe,
+)
+def test_project_is_whole(answers: dict[str, Any], project: Path, database: str, record_property: Any) -> None:
+    """Its own checks pass, it says what it needs, it runs, and every page that it links to is there."""
+    for command in CHECKS:
+        run("uv", "run", "--no-sync", *command, cwd=project)
+
+    settings: dict[str, Any] = {
+        "FLASK_SECRET_KEY": secrets.token_hex(),
+        "FLASK_TRUSTED_HOSTS": "127.0.0.1",
+        "DATABASE_URL": database,
+    }
+    flask = project / ".venv" / "bin" / "flask"
+    if answers["database"] != "none":
+        run(flask, "db", "upgrade", cwd=project, **settings)
+    assert run(flask, "doctor", "--port=0", cwd=project, **settings).stdout == "ready\n"
+    with serving(project, "gunicorn", "--bind=127.0.0.1:{port}", **settings) as port:
+
+        def visit(path: str) -> tuple[int, str, str]:
+            response, body = get(port, path)
+            return response.status, response.headers["Content-Type"], body
+
+        seen = crawl(visit)
+    assert {path for path, status in seen.items() if status >= 400 and not MEANT.fullmatch(path)} == set()
+    record_property("case", answers)
