@@ -42,6 +42,13 @@ def values(name: str) -> list[Any]:
 
 
 COUNTABLE = {name: values(name) for name in QUESTIONS if values(name)}
+# The least and the most that can be asked for, on the oldest Python.
+NOTHING = (False, "none")
+OFF = {
+    name: next((answer for answer in answers if answer in NOTHING), answers[0]) for name, answers in COUNTABLE.items()
+}
+ON = {name: [answer for answer in answers if answer not in NOTHING][-1] for name, answers in COUNTABLE.items()}
+ON["python_version"] = OFF["python_version"]
 
 
 def every_pair(questions: Mapping[str, list[Any]] = COUNTABLE) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import run
 from questionnaire import Questionnaire
-from test_pairs import CHECKS
+from test_pairs import CHECKS as LOOKS
 from test_suites import install
 
 APP = "template/src/[[ package_name ]]"
@@ -161,6 +161,17 @@ MUTATIONS = {
         "hooks/after_copy.py", "    if before:\n", "    if False:\n", by="test_hooks.py"
     ),
 }
+
+
+# What a project checks of itself, the quick parts first, and what is looked at from outside.
+CHECKS = (
+    ("ruff", "check"),
+    ("ruff", "format", "--check"),
+    ("mypy",),
+    ("coverage", "run", "-m", "pytest", "-x", "-q"),
+    ("coverage", "report"),
+    *LOOKS[1:],
+)
 
 
 @pytest.fixture(scope="module")

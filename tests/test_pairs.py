@@ -18,16 +18,13 @@ from urllib.parse import urljoin, urlsplit
 import copier
 import pytest
 import tinycss2
-from conftest import COUNTABLE, describe, every_pair, run
+from conftest import COUNTABLE, OFF, ON, describe, every_pair, run
 from justhtml import JustHTML
 from questionnaire import Questionnaire
 from test_hostile import FREE_TEXT, TEXTS, taken
 from test_server import get, serving
 from test_suites import SERVERS, install, server
 
-OFF = {name: False if False in values else values[0] for name, values in COUNTABLE.items()}
-ON = {name: True if True in values else values[-1] for name, values in COUNTABLE.items()}
-ON["python_version"] = OFF["python_version"]  # the newest may not be here yet
 CASES = [case for case in (OFF, ON) if case not in every_pair()] + every_pair()
 # Those of one Python stand together: the environment is made anew for each.
 CASES.sort(key=lambda case: COUNTABLE["python_version"].index(case["python_version"]))
@@ -47,11 +44,7 @@ DEAD_CODE = (
 # Flask's own parts come with Flask; a database's driver is named in its address alone.
 DEPENDENCIES = ("--ignore", "DEP003", "--per-rule-ignores", "DEP002=psycopg|pymysql")
 CHECKS = (
-    ("coverage", "run", "-m", "pytest", "-x", "-q"),
-    ("coverage", "report"),
-    ("mypy",),
-    ("ruff", "check"),
-    ("ruff", "format", "--check"),
+    ("poe", "check"),
     ("--with", "deptry", "deptry", ".", *DEPENDENCIES),
     ("--with", "vulture", "vulture", *DEAD_CODE, "src", "tests"),
     ("--with", "codespell", "codespell", "--skip", ".venv,.git,*.lock,LICENSE,.copier-answers.yml"),

@@ -1,4 +1,4 @@
-"""The suite that a project is written with passes, in every form that a project can take."""
+"""The suite and the checks that a project is written with: where, how and with what they pass."""
 
 import os
 import shutil
@@ -9,16 +9,10 @@ from urllib.parse import urlsplit
 
 import copier
 import pytest
-from conftest import COUNTABLE, Render, checked, describe, every_pair, run
+from conftest import COUNTABLE, OFF, ON, Render, checked, describe, run
 from pytest_copie.plugin import Copie
 
-# These answers change no code that runs; tests/test_files.py tries them.
-NO_CODE = {"ci", "docker", "git", "license", "python_version"}
-FORMS = every_pair({name: values for name, values in COUNTABLE.items() if name not in NO_CODE})
-# One for each database soon, the others in the longer proof.
 BIN = Path(".venv", "Scripts" if os.name == "nt" else "bin")
-FIRST = [next(form for form in FORMS if form["database"] == database) for database in COUNTABLE["database"]]
-REST = [form for form in FORMS if form not in FIRST]
 SERVERS = {
     "postgresql": os.environ.get("TEST_POSTGRESQL_URL", "postgresql://root@127.0.0.1:5432/test"),
     "mysql": os.environ.get("TEST_MYSQL_URL", "mysql://root@127.0.0.1:3306/test"),
@@ -73,17 +67,6 @@ def install(project: Path, *options: str) -> Path:
     return project / BIN
 
 
-@pytest.mark.parametrize("answers", FIRST + [pytest.param(form, marks=pytest.mark.slow) for form in REST], ids=describe)
-def test_project_passes_its_own_checks(render: Render, answers: dict[str, Any]) -> None:
-    """The one command of the README."""
-    project = render(**answers)
-
-    run("uv", "run", "poe", "check", cwd=project)
-
-    if answers == FIRST[0]:  # without uv, from an environment that is not active
-        run(project / BIN / "poe", "check", cwd=project, PATH=os.defpath)
-
-
 @pytest.fixture(scope="module")
 def small(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smallest project, with its environment."""
@@ -92,6 +75,11 @@ def small(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     copier.run_copy(str(template), project, data=answers, defaults=True, skip_tasks=True, quiet=True)
     install(project)
     return project
+
+
+def test_check_needs_no_uv(small: Path) -> None:
+    """Nor an environment that is active."""
+    run(small / BIN / "poe", "check", cwd=small, PATH=os.defpath)
 
 
 @pytest.mark.slow
@@ -131,7 +119,7 @@ def test_fix_mends_what_it_can(small: Path) -> None:
     assert file.read_text() == sound
 
 
-@pytest.mark.parametrize("answers", [FORMS[0], FORMS[-1]], ids=describe)
+@pytest.mark.parametrize("answers", [OFF | {"git": True}, ON], ids=describe)
 def test_copy_ends_with_green_tests_and_a_clean_repository(
     copie: Copie, template: Path, answers: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,7 +199,7 @@ def test_suite_needs_no_network(render: Render) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("version", COUNTABLE["python_version"])
-@pytest.mark.parametrize("answers", [FORMS[0], FORMS[-1]], ids=describe)
+@pytest.mark.parametrize("answers", [OFF, ON], ids=describe)
 def test_suite_passes_on_each_python(render: Render, version: str, answers: dict[str, Any]) -> None:
     if run("uv", "python", "find", "--offline", version, cwd=Path.cwd(), check=False).returncode:
         pytest.skip(f"no Python {version} on this machine")
