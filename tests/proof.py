@@ -57,6 +57,10 @@ class Notary:
         self.fresh: dict[str, dict[str, Any]] = {}
         self.seconds: dict[str, float] = {}
 
+    def pytest_sessionstart(self) -> None:
+        """Read what there is to prove, before somebody edits the tests while they run."""
+        Figures({})
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the notes of a test that passed."""
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
