@@ -37,7 +37,7 @@ PROMISED: dict[str, dict[str, Any]] = {
     "proxy_fix": {"type": "bool", "default": False},
     "docker": {"type": "bool", "default": True},
     "ci": {"type": "str", "default": "github", "choices": ["github", "gitlab", "none"]},
-    "tour": {"type": "bool", "default": True},
+    "tour": {"type": "bool", "default": "[[ new_project ]]"},
     "git": {"type": "bool", "default": True},
 }
 

@@ -1,0 +1,160 @@
+"""Projects for the tests of updates: rendered once for each set of answers, committed, changed, compared."""
+
+import hashlib
+import json
+import os
+import shutil
+import tomllib
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import copier
+import pytest
+import yaml
+from conftest import ROOT, run
+
+ANSWERS = Path(".copier-answers.yml")
+NEWEST = "v1000.0.0"  # the working tree's tag, newer than any release
+Make = Callable[[Path], None]
+
+
+def once(target: Path, make: Make) -> Path:
+    """Make a folder once for all the processes of a test run: the first that is ready wins."""
+    if not target.exists():
+        draft = target.with_name(f"{target.name}-{uuid.uuid4().hex}")
+        draft.mkdir(parents=True)
+        make(draft)
+        try:
+            draft.rename(target)
+        except OSError:  # another process was faster
+            shutil.rmtree(draft)
+    return target
+
+
+def releases() -> dict[str, str]:
+    """The versions that this repository has released, and the commit of each; none without its history."""
+    log = run("git", "log", "--reverse", "--first-parent", "--format=%H", "--", "pyproject.toml", cwd=ROOT, check=False)
+    found: dict[str, str] = {}
+    for commit in log.stdout.split() if log.returncode == 0 else []:
+        metadata = run("git", "show", f"{commit}:pyproject.toml", cwd=ROOT).stdout
+        found.setdefault("v" + tomllib.loads(metadata)["project"]["version"], commit)
+    return found
+
+
+def make_history(folder: Path) -> None:
+    """Clone this repository, tag its releases, and commit the working tree on top."""
+    clone = folder / "flask-starter"
+    run("git", "clone", "--quiet", "--no-tags", ROOT, clone, cwd=folder)
+    for version, commit in releases().items():
+        run("git", "tag", version, commit, cwd=clone)
+    run("git", "rm", "-r", "--quiet", ".", cwd=clone)
+    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).exists():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, clone / name)
+    run("git", "add", "--all", cwd=clone)
+    run("git", "commit", "--quiet", "--allow-empty", "--message", "The working tree", cwd=clone)
+    run("git", "tag", NEWEST, cwd=clone)
+
+
+def commit(project: Path, message: str = "Change") -> None:
+    """Commit everything in a project."""
+    if not (project / ".git").exists():
+        run("git", "init", "--quiet", cwd=project)
+    run("git", "add", "--all", cwd=project)
+    run("git", "commit", "--quiet", "--allow-empty", "--message", message, cwd=project)
+
+
+def status(project: Path) -> list[str]:
+    """What git has to say, a line for each file."""
+    return run("git", "status", "--porcelain", "--untracked-files=all", cwd=project).stdout.splitlines()
+
+
+def answers(project: Path) -> dict[str, Any]:
+    """The answers that a project was written with."""
+    written = yaml.safe_load((project / ANSWERS).read_text(encoding="utf-8"))
+    return {name: answer for name, answer in written.items() if not name.startswith("_")}
+
+
+def contents(project: Path) -> dict[str, bytes]:
+    """Every file that git does not ignore; of the answers file the answers, and nothing of the lock file."""
+    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=project).stdout
+    paths = {name for name in filter(None, listed.split("\0")) if os.path.lexists(project / name)}
+    found = {name: (project / name).read_bytes() for name in sorted(paths - {"uv.lock"})}
+    found[str(ANSWERS)] = json.dumps(answers(project), sort_keys=True).encode()
+    return found
+
+
+def conflicts(project: Path) -> set[str]:
+    """The files that are not merged."""
+    unmerged = run("git", "diff", "--name-only", "--diff-filter=U", cwd=project).stdout.split()
+    return {*unmerged, *(str(path.relative_to(project)) for path in project.rglob("*.rej"))}
+
+
+class Projects:
+    """Projects of any release with any answers, and their updates."""
+
+    def __init__(self, shared: Path, own: Path, record: Callable[[str, object], None]) -> None:
+        self.shared, self.own, self.record = shared, own, record
+        self.template = once(shared / "history", make_history) / "flask-starter"
+
+    def questions(self, version: str) -> dict[str, Any]:
+        """What a version asks."""
+        config = yaml.safe_load(run("git", "show", f"{version}:copier.yml", cwd=self.template).stdout)
+        return {
+            name: question
+            for name, question in config.items()
+            if not name.startswith("_") and question.get("when", True) is not False
+        }
+
+    def fresh(self, version: str = NEWEST, data: Mapping[str, Any] | None = None) -> Path:
+        """A project as it is written and committed; never to be changed."""
+        data = {"package_name": "myapp", "project_name": "My App", **(data or {})}
+        assert data.keys() <= self.questions(version).keys()
+        key = hashlib.sha256(json.dumps([version, data], sort_keys=True).encode()).hexdigest()[:20]
+
+        def make(folder: Path) -> None:
+            copier.run_copy(
+                str(self.template),
+                folder / "myapp",
+                data=data,
+                defaults=True,
+                skip_tasks=True,
+                quiet=True,
+                vcs_ref=version,
+            )
+            commit(folder / "myapp", "Start")
+
+        return once(self.shared / key, make) / "myapp"
+
+    def project(self, version: str = NEWEST, data: Mapping[str, Any] | None = None) -> Path:
+        """A project to change."""
+        return shutil.copytree(self.fresh(version, data), self.own / uuid.uuid4().hex[:8] / "myapp", symlinks=True)
+
+    def update(self, project: Path, version: str = NEWEST, edited: bool = False, **data: Any) -> None:
+        """Update a project; its suite stays out of it, so that hundreds can be tried."""
+        before = yaml.safe_load((project / ANSWERS).read_text(encoding="utf-8"))["_commit"]
+        copier.run_update(
+            project,
+            data=data,
+            defaults=True,
+            overwrite=True,
+            quiet=True,
+            skip_tasks=True,
+            unsafe=True,
+            vcs_ref=version,
+        )
+        found = sorted(conflicts(project))
+        self.record("update", [before, version, edited, sorted(data), found])
+
+
+@pytest.fixture
+def projects(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, record_property: Any, worker_id: str
+) -> Projects:
+    """Projects that all processes of the test run share, until one is to be changed."""
+    base = tmp_path_factory.getbasetemp()
+    return Projects((base if worker_id == "master" else base.parent) / "projects", tmp_path, record_property)
