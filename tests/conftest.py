@@ -25,6 +25,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     if not name.startswith("_") and question.get("when", True) is not False
 }
 pytest_plugins = ("projects",)
+collect_ignore = ["owner"]
 Render = Callable[..., Path]
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import COUNTABLE, QUESTIONS
-from projects import Projects, commit, conflicts, contents, status
+from conftest import COUNTABLE, QUESTIONS, ROOT, run
+from projects import NEWEST, Projects, answers, commit, conflicts, contents, missing, own, releases, status
+from test_suites import SERVERS, install, server
 
 # Another answer to each question whose answers cannot be counted.
 SECOND = {
@@ -115,3 +116,189 @@ def test_update_that_brings_nothing_says_so(projects: Projects, capfd: pytest.Ca
 
     assert "Nothing to update: the project has all of" in capfd.readouterr().out
     assert status(project) == []
+
+
+# ── 2. The owner's work stays ──────────────────────────────────────────────────────────────────────────────────────
+
+# From where to where, with which answer, in which files, and why. Everything else merges.
+FACTORY, LAYOUT = "src/myapp/__init__.py", "src/myapp/templates/layout.html"
+MODELS, SETTINGS = "src/myapp/models.py", "src/myapp/settings.py"
+DECLARED = {
+    # 0.2.0 brought the tour, with lines just where owners add theirs.
+    ("v0.1.0", "v0.2.0", "tour", True): {FACTORY, LAYOUT},
+    # They moved away from there, so that this is the last time.
+    ("v0.2.0", NEWEST, "tour", True): {FACTORY, LAYOUT},
+    # MySQL's lines likewise.
+    ("v0.1.0", "v0.2.0", "database", "mysql"): {MODELS},
+    ("v0.1.0", NEWEST, "database", "mysql"): {MODELS},
+    ("v0.2.0", NEWEST, "database", "mysql"): {MODELS},
+    # The owner's own setting stands right behind the app's name.
+    (NEWEST, NEWEST, "project_name", "My App"): {SETTINGS},
+    (NEWEST, NEWEST, "project_name", SECOND["project_name"]): {SETTINGS},
+}
+
+
+def expect_owned(
+    projects: Projects, project: Path, data: dict[str, Any], *, model: bool, declared: set[str], version: str = NEWEST
+) -> None:
+    """Compare an updated project of an owner's with a fresh one that the owner changed in the same way."""
+    assert conflicts(project) <= declared
+    assert not missing(project, model=model)
+    other = projects.project(version, data)
+    own(other, model=model)
+    new, expected = contents(project), contents(other)
+    differing = {name for name in new.keys() | expected.keys() if new.get(name) != expected.get(name)}
+    # A migration of the tour stays where the owner's builds on it.
+    assert {name for name in differing if not name.startswith("migrations/versions/")} <= declared
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [True, False])
+@pytest.mark.parametrize("name", [name for name in WALKS if name != "description"])
+def test_owners_work_survives_a_changed_answer(projects: Projects, name: str, model: bool) -> None:
+    """With a model of their own a database is there; without, it may go."""
+    if not model and name != "database":
+        pytest.skip("the model makes no difference")
+    walk = every_change([value for value in WALKS[name] if not (model and value == "none" and name == "database")])
+    project = projects.project(data={name: walk[0]})
+    own(project, model=model)
+    commit(project)
+
+    for after in walk[1:]:
+        projects.update(project, edited=True, **{name: after})
+        declared = DECLARED.get((NEWEST, NEWEST, name, after), set())
+        expect_owned(projects, project, {name: after}, model=model, declared=declared)
+        if declared:
+            project = projects.project(data={name: after})
+            own(project, model=model)
+        commit(project)
+
+
+# ── 3. Every release upgrades ──────────────────────────────────────────────────────────────────────────────────────
+
+RELEASES = list(releases())
+STEPS = list(dict.fromkeys([*itertools.pairwise([*RELEASES, NEWEST]), *((version, NEWEST) for version in RELEASES)]))
+
+
+def choose(projects: Projects, version: str, kind: str) -> dict[str, Any]:
+    """Answers to the questions of a version."""
+    questions = projects.questions(version)
+    countable = {name: values for name, values in COUNTABLE.items() if name in questions}
+    dice = random.Random(f"{version} {kind}")
+    return {
+        "defaults": {},
+        "all on": {name: True if True in values else values[-1] for name, values in countable.items()},
+        "all off": {name: False if False in values else values[0] for name, values in countable.items()},
+        "random": {name: dice.choice(values) for name, values in countable.items()},
+    }[kind]
+
+
+def test_history_is_here() -> None:
+    if run("git", "rev-parse", "--is-shallow-repository", cwd=ROOT).stdout.strip() == "true":
+        pytest.skip("a shallow clone knows no releases: git fetch --unshallow")
+    assert RELEASES[:2] == ["v0.1.0", "v0.2.0"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edited", [False, True], ids=["untouched", "edited"])
+@pytest.mark.parametrize("kind", ["defaults", "all on", "all off", "random"])
+@pytest.mark.parametrize(("old", "new"), STEPS, ids=lambda version: str(version))
+def test_release_upgrades(projects: Projects, old: str, new: str, kind: str, edited: bool) -> None:
+    data = choose(projects, old, kind)
+    model = edited and data.get("database") != "none"
+    project = projects.project(old, data)
+    if edited:
+        own(project, model=model)
+        commit(project)
+    before = answers(project)
+
+    projects.update(project, new, edited=edited)
+
+    after = answers(project)
+    assert before.items() <= after.items()
+    if new == NEWEST:  # 0.2.0 switched the tour on by itself
+        assert {after[name] for name in after.keys() - before.keys()} <= {False, "none"}
+    if edited:
+        declared = {file for answer in after.items() for file in DECLARED.get((old, new, *answer), ())}
+        expect_owned(projects, project, after, model=model, declared=declared, version=new)
+    else:
+        assert not conflicts(project)
+        assert contents(project) == contents(projects.fresh(new, after))
+
+
+# ── 4. Databases migrate ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def migrate(project: Path, url: str) -> None:
+    """Install a project, and take a database through its history: one line, up, as the models say, and down again."""
+    commands = install(project)
+
+    def flask(*arguments: str) -> str:
+        return run(commands / "flask", "db", *arguments, cwd=project, FLASK_DEBUG="1", DATABASE_URL=url).stdout
+
+    assert flask("heads").count("(head)") == 1
+    try:
+        flask("upgrade")
+        flask("check")
+    finally:
+        flask("downgrade", "base")
+    run(commands / "pytest", "-q", cwd=project)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database", [name for name in COUNTABLE["database"] if name != "none"])
+def test_models_of_a_feature_come_behind_the_owners(projects: Projects, database: str) -> None:
+    """And the owner's work passes its tests on the way."""
+    url = server(database) if database in SERVERS else ""
+    project = projects.project(data={"database": "sqlite", "tour": False})
+    own(project, model=True)
+    commit(project)
+
+    projects.update(project, edited=True, tour=True, database=database)
+
+    assert not conflicts(project)
+    assert 'down_revision = "add_product"' in (project / "migrations/versions/tour_guestbook.py").read_text()
+    migrate(project, url)
+    commit(project)
+    # The next update sees an edited file, and leaves it alone.
+    projects.update(project, edited=True, license="MIT")
+    assert not conflicts(project)
+    assert 'down_revision = "add_product"' in (project / "migrations/versions/tour_guestbook.py").read_text()
+
+
+@pytest.mark.slow
+def test_database_goes_and_comes_without_a_migration_lost(projects: Projects) -> None:
+    project = projects.project(data={"tour": False})
+    own(project, model=True)
+    commit(project)
+    models, migration = project / MODELS, project / "migrations/versions/add_product.py"
+    before = models.read_bytes(), migration.read_bytes()
+
+    projects.update(project, edited=True, database="none")
+    assert (models.read_bytes(), migration.read_bytes()) == before
+    commit(project)
+    projects.update(project, edited=True, database="sqlite", tour=True)
+
+    # Both brought this file: a conflict by nature, which keeps the owner's lines.
+    assert conflicts(project) == {MODELS}
+    assert "class Product(Base):" in models.read_text()
+    run("git", "checkout", "HEAD", "--", MODELS, cwd=project)
+    assert migration.read_bytes() == before[1]
+    migrate(project, "")
+
+
+# ── 5. Secrets and data stay ───────────────────────────────────────────────────────────────────────────────────────
+
+PRIVATE = (".env", "instance/secret_key", "instance/myapp.db", "instance/myapp.db-wal", "instance/uploads/a.txt")
+
+
+def test_secrets_and_data_stay_as_they_are(projects: Projects) -> None:
+    project = projects.project()
+    for name in PRIVATE:
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_bytes(b"SQLite format 3\0 the owner's " + name.encode())
+    before = {name: ((project / name).read_bytes(), (project / name).stat().st_mtime_ns) for name in PRIVATE}
+
+    projects.update(project, database="none", tour=False)
+
+    assert before == {name: ((project / name).read_bytes(), (project / name).stat().st_mtime_ns) for name in PRIVATE}
