@@ -62,7 +62,7 @@ def measure(template: Path, folder: Path, rounds: int) -> list[tuple[float, floa
                 run("git", "reset", "--quiet", "--hard", cwd=project)
                 run("git", "clean", "--quiet", "--force", "-d", cwd=project)
             else:
-                taken[side] = sum(render(template, folder / f"floor-{copy}" / "myapp") for copy in range(3))
+                taken[side] = sum(render(template, folder / f"floor-{copy}") for copy in range(3))
                 for copy in range(3):
                     shutil.rmtree(folder / f"floor-{copy}")
         if number:
