@@ -35,8 +35,8 @@ PROMISED: dict[str, dict[str, Any]] = {
     "python_version": {"type": "str", "default": "3.11", "choices": ["3.11", "3.12", "3.13", "3.14"]},
     "database": {"type": "str", "default": "sqlite", "choices": ["none", "sqlite", "postgresql", "mysql"]},
     "proxy_fix": {"type": "bool", "default": False},
-    "docker": {"type": "bool", "default": True},
-    "ci": {"type": "str", "default": "github", "choices": ["github", "gitlab", "none"]},
+    "docker": {"type": "bool", "default": "[[ new_project ]]"},
+    "ci": {"type": "str", "default": "[[ 'github' if new_project else 'none' ]]", "choices": ["github", "gitlab", "none"]},
     "tour": {"type": "bool", "default": "[[ new_project ]]"},
     "git": {"type": "bool", "default": True},
 }
