@@ -36,7 +36,11 @@ PROMISED: dict[str, dict[str, Any]] = {
     "database": {"type": "str", "default": "sqlite", "choices": ["none", "sqlite", "postgresql", "mysql"]},
     "proxy_fix": {"type": "bool", "default": False},
     "docker": {"type": "bool", "default": "[[ new_project ]]"},
-    "ci": {"type": "str", "default": "[[ 'github' if new_project else 'none' ]]", "choices": ["github", "gitlab", "none"]},
+    "ci": {
+        "type": "str",
+        "default": "[[ 'github' if new_project else 'none' ]]",
+        "choices": ["github", "gitlab", "none"],
+    },
     "tour": {"type": "bool", "default": "[[ new_project ]]"},
     "git": {"type": "bool", "default": True},
 }
