@@ -36,7 +36,18 @@ FIRST = [OFF, ON] + [
 ]
 # Code that is no less alive for being named nowhere: Flask calls views, and others read these names.
 REGISTERED = ("pytest.fixture", "*.get", "*.post", "*.route", "*.before_request", "*.errorhandler", "*.url_defaults")
-READ_BY_NAME = ("no_cache", "public", "max_age", "immutable", "max_content_length", "raw", "tries", "commands")
+READ_BY_NAME = (
+    "request_class",
+    "form_data_parser_class",
+    "no_cache",
+    "public",
+    "max_age",
+    "immutable",
+    "max_content_length",
+    "raw",
+    "tries",
+    "commands",
+)
 DEAD_CODE = (
     *("--ignore-decorators", ",".join(f"@{name}" for name in REGISTERED)),
     *("--ignore-names", ",".join((*READ_BY_NAME, "set_visited", "secret_key"))),
