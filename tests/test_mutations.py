@@ -5,6 +5,7 @@ from the damaged template; the others name the test of this repository that must
 is a test that is missing.
 """
 
+import shlex
 import shutil
 import sys
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ ANSWERS: dict[str, Any] = {"database": "sqlite", "proxy_fix": True, "tour": True
 class Mutation:
     """A fault: in a file, ``new`` stands for ``old``; without both, the file is not there.
 
-    :param by: the test of this repository that notices; else the checks of the project that is made.
+    :param by: the tests of this repository that notice, for pytest; else the checks of the project that is made.
     """
 
     file: str
@@ -120,31 +121,42 @@ MUTATIONS = {
     "upload with a path": Mutation(f"{TOUR}/uploads.py", "secure_filename(file.filename)[-80:]", "file.filename[-80:]"),
     # Answers.
     "unescaped project name": Mutation(
-        f"{APP}/settings.py.jinja", "[[ python_project_name ]]", '"[[ project_name ]]"', by="test_hostile.py"
+        f"{APP}/settings.py.jinja",
+        "[[ python_project_name ]]",
+        '"[[ project_name ]]"',
+        by="test_hostile.py -k carried_exactly",
     ),
     "unescaped description": Mutation(
         "template/pyproject.toml.jinja",
         "[[ description | to_json(ensure_ascii=false) ]]",
         '"[[ description ]]"',
-        by="test_hostile.py",
+        by="test_hostile.py -k carried_exactly",
     ),
     "unescaped heading": Mutation(
-        "template/README.md.jinja", "# [[ markdown_project_name ]]", "# [[ project_name ]]", by="test_hostile.py"
+        "template/README.md.jinja",
+        "# [[ markdown_project_name ]]",
+        "# [[ project_name ]]",
+        by="test_hostile.py -k carried_exactly",
     ),
-    "a keyword is a name": Mutation("copier.yml", "and as assert async", "and as assert", by="test_questions.py"),
+    "a keyword is a name": Mutation(
+        "copier.yml", "and as assert async", "and as assert", by="test_questions.py -k names_of_python"
+    ),
     "wrong condition": Mutation(
         "template/pyproject.toml.jinja",
         "[% if database == 'postgresql' %]\n    \"psycopg",
         '[% if sqlalchemy %]\n    "psycopg',
-        by="test_files.py",
+        by="test_files.py -k 'no_trace and mysql'",
     ),
     "condition left out": Mutation(
-        "template/.env.example.jinja", "[% if proxy_fix %]", "[% if true %]", by="test_files.py"
+        "template/.env.example.jinja", "[% if proxy_fix %]", "[% if true %]", by="test_files.py -k 'no_trace and none'"
     ),
     "a link to nowhere": Mutation(
-        "template/README.md.jinja", "[LICENSE](LICENSE)", "[LICENSE](LICENCE)", by="test_files.py"
+        "template/README.md.jinja",
+        "[LICENSE](LICENSE)",
+        "[LICENSE](LICENCE)",
+        by="test_files.py -k 'fit_together and none'",
     ),
-    "a missing file": Mutation(f"{APP}/csrf.py", by="test_files.py"),
+    "a missing file": Mutation(f"{APP}/csrf.py", by="test_files.py -k 'fit_together and none'"),
     "a missing test": Mutation("template/tests/test_csrf.py.jinja"),
     "lines not formatted": Mutation(
         f"{APP}/home.py", 'bp = Blueprint("home", __name__)', "bp = Blueprint('home', __name__)"
@@ -155,10 +167,56 @@ MUTATIONS = {
         "hooks/after_copy.py",
         'report.stage("tests", lambda: run_tests(report, installed, again))',
         "True",
-        by="test_hooks.py",
+        by="test_hooks.py -k 'stages_take or failing_suite'",
     ),
     "others' files are committed": Mutation(
-        "hooks/after_copy.py", "    if before:\n", "    if False:\n", by="test_hooks.py"
+        "hooks/after_copy.py", "    if before:\n", "    if False:\n", by="test_hooks.py -k there_before"
+    ),
+    "an edited file is lost": Mutation(
+        "hooks/after_update.py",
+        "    for path in kept:\n        restore(path)\n    return kept\n",
+        "    return kept\n",
+        by="test_after_update.py",
+    ),
+    "a history with two ends": Mutation(
+        "hooks/migrations.py",
+        "if added and not added.parents",
+        "if False and not added.parents",
+        by="test_after_update.py",
+    ),
+    "a conflict is no error": Mutation(
+        "hooks/after_update.py", "in_ci() and (not merged or red)", "in_ci() and red", by="test_after_update.py"
+    ),
+    "an older project is taken for a new one": Mutation(
+        "copier.yml",
+        'default: "[[ new_project ]]"',
+        "default: true",
+        by="test_updates.py -m 'slow or not slow' -k 'upgrades and defaults and untouched'",
+    ),
+    # Around the app.
+    "a proxy is believed that is not there": Mutation(
+        "template/gunicorn.conf.py.jinja",
+        'forwarded_allow_ips = ""',
+        'forwarded_allow_ips = "*"',
+        by="test_attacks.py -k orwarded",
+    ),
+    "an action that can change": Mutation(
+        "template/[% if ci == 'github' %].github[% endif %]/workflows/ci.yml.jinja",
+        "@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1",
+        "@v7",
+        by="test_ci.py -k 'zizmor or actions_are'",
+    ),
+    "a job with too many rights": Mutation(
+        "template/[% if ci == 'github' %].github[% endif %]/workflows/ci.yml.jinja",
+        "permissions: {}",
+        "permissions: write-all",
+        by="test_ci.py -k 'zizmor or jobs_get'",
+    ),
+    "an image that runs as root": Mutation(
+        "template/[% if docker %]Dockerfile[% endif %].jinja",
+        "USER 10001:10001\n",
+        "USER root\n",
+        by="test_files.py -k 'dockerfile and none'",
     ),
 }
 
@@ -220,8 +278,8 @@ def test_mutation_is_noticed(
     if mutation.by:
         run("git", "init", "--quiet", cwd=source)
         pytest_alone = ("pytest", "-n0", "-x", "-q", "-p", "no:cacheprovider")
-        done = run(sys.executable, "-m", *pytest_alone, f"tests/{mutation.by}", cwd=source, check=False)
-        noticed = "FAILED" in done.stdout
+        done = run(sys.executable, "-m", *pytest_alone, *shlex.split(f"tests/{mutation.by}"), cwd=source, check=False)
+        noticed = "\nFAILED " in done.stdout
     else:
         for path in place.glob("*"):
             if path.name not in {".venv", ".mypy_cache", "uv.lock"}:
