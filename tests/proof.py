@@ -1,18 +1,19 @@
 """What has been proven, in figures: noted by the tests, kept from run to run, printed at the end of each.
 
 The tests note what they prove by ``record_property``. The notes hold for one state of the template and its tests: they
-are kept under a hash of both. ``python tests/proof.py`` fails where something is not proven that could be proven here;
-``--write`` makes ``docs/proof.md`` of the figures.
+are kept under a hash of both. With ``REQUIRE_PROOF`` set, ``pytest -m slow`` fails where something is not proven that
+could be proven on this machine. ``python tests/proof.py`` makes ``docs/proof.md`` of the figures.
 """
 
 import hashlib
 import json
-import sys
+import os
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.terminal import TerminalReporter
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTES = ROOT / ".pytest_cache" / "proof.json"
@@ -56,6 +57,8 @@ class Notary:
     def __init__(self) -> None:
         self.fresh: dict[str, dict[str, Any]] = {}
         self.seconds: dict[str, float] = {}
+        self.notes: dict[str, dict[str, Any]] = {}
+        self.missing: list[str] = []
 
     def pytest_sessionstart(self) -> None:
         """Read what there is to prove, before somebody edits the tests while they run."""
@@ -70,18 +73,27 @@ class Notary:
                 entry = entries.setdefault(report.nodeid, {"notes": [], "seconds": self.seconds[report.nodeid]})
                 entry["notes"].append(note)
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Add them to those of earlier runs, and say what is proven so far."""
-        if not self.fresh:
-            return
-        notes = kept()
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Add them to those of earlier runs; where the proof is required, the slow tests end it."""
+        self.notes = kept()
         for kind, fresh in self.fresh.items():
-            notes.setdefault(kind, {}).update(fresh)
-        NOTES.parent.mkdir(exist_ok=True)
-        NOTES.write_text(json.dumps({"state": state(), "notes": notes}), encoding="utf-8")
-        terminalreporter.section("proven so far")
-        for what, proven in Figures(notes).proven().items():
-            terminalreporter.write_line(f"{what}: {proven}")
+            self.notes.setdefault(kind, {}).update(fresh)
+        if self.fresh:
+            NOTES.parent.mkdir(exist_ok=True)
+            NOTES.write_text(json.dumps({"state": state(), "notes": self.notes}), encoding="utf-8")
+        if os.environ.get("REQUIRE_PROOF") and session.config.option.markexpr == "slow":
+            self.missing = Figures(self.notes).missing()
+        if self.missing and not session.exitstatus:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
+        """Say what is proven so far, and what should be."""
+        if self.fresh:
+            terminalreporter.section("proven so far")
+            for what, proven in Figures(self.notes).proven().items():
+                terminalreporter.write_line(f"{what}: {proven}")
+        for what in self.missing:
+            terminalreporter.write_line(f"not proven: {what}", red=True)
 
 
 def pairs(cases: list[dict[str, Any]]) -> set[tuple[Any, ...]]:
@@ -159,18 +171,5 @@ class Figures:
         return TEXT.format(figures=figures, times="\n".join(times.values()))
 
 
-def main() -> int:
-    """Print the figures and what is missing, or write the page."""
-    figures = Figures(kept())
-    if "--write" in sys.argv:
-        PAGE.write_text(figures.page(), encoding="utf-8")
-        return 0
-    for what, proven in figures.proven().items():
-        print(f"{what}: {proven}")
-    for what in figures.missing():
-        print(f"not proven: {what}")
-    return bool(figures.missing())
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    PAGE.write_text(Figures(kept()).page(), encoding="utf-8")

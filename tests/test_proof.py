@@ -7,4 +7,4 @@ def test_page_counts_what_there_is() -> None:
     page = PAGE.read_text(encoding="utf-8")
 
     for what, number in Figures({}).possible().items():
-        assert f"| {what} | {number} of {number} |" in page, "uv run python tests/proof.py --write"
+        assert f"| {what} | {number} of {number} |" in page, "uv run python tests/proof.py"
