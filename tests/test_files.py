@@ -194,8 +194,8 @@ def offered(name: str, content: bytes) -> set[str]:
             found.add(f"{module}/{node.name}")
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             found.add(f"{module}/{node.id}")
-        elif isinstance(node, ast.alias):
-            found.add(f"{module}/{node.asname or node.name}")
+        elif isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and node.module):
+            found |= {f"{module}/{alias.asname or alias.name}" for alias in node.names}
     return found
 
 
@@ -261,6 +261,14 @@ def test_licence_is_the_real_text(render: Render, name: str, words: str) -> None
 
     assert words in text
     assert not text.startswith("\n\n")
+
+
+def test_what_belongs_to_a_machine_stays_out_of_git(render: Render) -> None:
+    project = render()
+    run("git", "init", "--quiet", cwd=project)
+    private = (".env", ".venv/x", "instance/myapp.db", "instance/secret_key", "secrets/secret_key")
+
+    assert run("git", "check-ignore", *private, cwd=project).stdout.split() == list(private)
 
 
 def test_default_project_is_small(render: Render) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import run
+from conftest import ROOT, run
 from questionnaire import Questionnaire
 from test_pairs import CHECKS as LOOKS
 from test_suites import install
@@ -49,14 +49,14 @@ MUTATIONS = {
     "no proxy": Mutation(f"{APP}/__init__.py.jinja", "    proxy.init_app(app)\n"),
     "no secret": Mutation(f"{APP}/__init__.py.jinja", "    secret.init_app(app)\n"),
     "no home page": Mutation(f"{APP}/__init__.py.jinja", "    app.register_blueprint(home.bp)\n"),
-    "a view less": Mutation(f"{TOUR}/__init__.py.jinja", "    uploads,\n"),
+    "a view less": Mutation(f"{TOUR}/__init__.py.jinja", "    uploads,\n", by="test_pairs.py -k GPL"),
     "a command less": Mutation("template/pyproject.toml.jinja", 'secret-key = "[[ package_name ]].cli:secret_key"\n'),
     "a dependency less": Mutation("template/pyproject.toml.jinja", '    "python-dotenv>=1.1.0",\n'),
     "a dependency more": Mutation(
         "template/pyproject.toml.jinja", '    "python-dotenv', '    "requests>=2",\n    "python-dotenv'
     ),
     # Settings: misspelt, or unsafe.
-    "misspelt setting": Mutation(f"{APP}/settings.py.jinja", "MAX_FORM_PARTS=", "MAX_FORM_PART="),
+    "misspelt setting": Mutation(f"{APP}/settings.py.jinja", "SESSION_COOKIE_SAMESITE=", "SESSION_COOKIE_SAME_SITE="),
     "no limit for bodies": Mutation(f"{APP}/settings.py.jinja", "MAX_CONTENT_LENGTH=16", "MAX_CONTENT_LENGTH=1600"),
     "cookie over plain HTTP": Mutation(f"{APP}/settings.py.jinja", "SECURE=not app.debug", "SECURE=False"),
     "cookie across sites": Mutation(f"{APP}/settings.py.jinja", 'SAMESITE="Lax"', 'SAMESITE="None"'),
@@ -68,14 +68,19 @@ MUTATIONS = {
     "hosts are not trusted by name": Mutation(
         f"{APP}/settings.py.jinja", 'hosts.replace(",", " ").split() or None', "None"
     ),
-    "stale connections": Mutation(f"{APP}/settings.py.jinja", '"pool_pre_ping": True', '"pool_pre_ping": False'),
+    "stale connections": Mutation(
+        f"{APP}/settings.py.jinja",
+        '"pool_pre_ping": True',
+        '"pool_pre_ping": False',
+        by="test_databases.py -m slow -k 'costs_nobody and postgresql'",
+    ),
     # Secrets.
     "constant secret": Mutation(f"{APP}/secret.py.jinja", "os.urandom(32).hex()", '"5eed" * 16'),
     "short secret": Mutation(f"{APP}/secret.py.jinja", "MINIMUM_BYTES = 16", "MINIMUM_BYTES = 1"),
     "weak fallback": Mutation(
         f"{APP}/secret.py.jinja", '        refuse_weak(fallback, "FLASK_SECRET_KEY_FALLBACKS")', "        pass"
     ),
-    "secrets in git": Mutation("template/.gitignore", ".env\n"),
+    "secrets in git": Mutation("template/.gitignore.jinja", ".env\n", by="test_files.py -k out_of_git"),
     # Security.
     "a header less": Mutation(f"{APP}/security.py", '    "X-Content-Type-Options": "nosniff",\n'),
     "inline scripts": Mutation(f"{APP}/security.py", "default-src 'self';", "default-src 'self' 'unsafe-inline';"),
@@ -238,17 +243,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("mutations") / "myapp"
 
 
-def damaged(template: Path, mutation: Mutation, folder: Path) -> Path:
-    """A copy of the template with the fault in it."""
-    shutil.copytree(template, folder, ignore=shutil.ignore_patterns(".git"))
+def damage(folder: Path, mutation: Mutation) -> None:
+    """Put the fault into a copy of the template."""
     path = folder / mutation.file
     text = path.read_text(encoding="utf-8")
-    if not mutation.old:
-        path.unlink()
-        return folder
     assert mutation.old in text, "the template has changed: so must the mutation"
-    path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
-    return folder
+    if mutation.old:
+        path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+    else:
+        path.unlink()
 
 
 def notice(project: Path) -> str:
@@ -273,10 +276,13 @@ def test_mutation_is_noticed(
     record_property: Any,
 ) -> None:
     mutation = MUTATIONS[name]
-    source = damaged(template, mutation, tmp_path / "flask-starter")
+    source = tmp_path / "flask-starter"
+    if mutation.by:  # with the history, which tests of updates read
+        run("git", "clone", "--quiet", ROOT, source, cwd=tmp_path)
+    shutil.copytree(template, source, ignore=shutil.ignore_patterns(".git"), dirs_exist_ok=True)
+    damage(source, mutation)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "")
     if mutation.by:
-        run("git", "init", "--quiet", cwd=source)
         pytest_alone = ("pytest", "-n0", "-x", "-q", "-p", "no:cacheprovider")
         done = run(sys.executable, "-m", *pytest_alone, *shlex.split(f"tests/{mutation.by}"), cwd=source, check=False)
         noticed = "\nFAILED " in done.stdout
