@@ -283,7 +283,7 @@ test "$2" != view
 @pytest.mark.skipif(sys.platform == "win32", reason="the commands are for a Linux runner")
 def test_new_release_is_offered_as_a_pull_request(projects: Projects, tmp_path: Path) -> None:
     """With a gh that only notes what it was told, and an origin on this machine."""
-    project = projects.project("v0.3.0", {"ci": "github", "tour": False})
+    project = projects.project("v0.2.0", {"tour": False})
     workflow = yaml.safe_load((projects.fresh() / ".github/workflows/update.yml").read_text())
     run("git", "clone", "-q", "--bare", project, tmp_path / "origin.git", cwd=tmp_path)
     run("git", "remote", "add", "origin", tmp_path / "origin.git", cwd=project)
