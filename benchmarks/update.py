@@ -21,6 +21,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -75,11 +76,10 @@ def measure(template: Path, folder: Path, rounds: int) -> list[tuple[float, floa
     return pairs
 
 
-def changes(template: Path, project: Path) -> list[tuple[str, int]]:
+def changes(template: Path, project: Path) -> Iterator[tuple[str, int]]:
     """Count the files that one changed answer touches, for each answer that can be counted."""
     questions: dict[str, dict[str, Any]] = yaml.safe_load((template / "copier.yml").read_text("utf-8"))
     given = yaml.safe_load((project / ".copier-answers.yml").read_text("utf-8"))
-    rows = []
     for name, question in questions.items():
         if name not in given or name.startswith("_"):
             continue
@@ -89,10 +89,9 @@ def changes(template: Path, project: Path) -> list[tuple[str, int]]:
                 update(project, f"{name}={str(value).lower() if value in (True, False) else value}")
                 words = ["git", "status", "--porcelain", "--untracked-files=all"]
                 listed = subprocess.run(words, cwd=project, capture_output=True, text=True, check=True).stdout
-                rows.append((f"{name}: {given[name]} to {value}", len(listed.splitlines())))
+                yield f"{name}: {given[name]} to {value}", len(listed.splitlines())
                 run("git", "reset", "--quiet", "--hard", cwd=project)
                 run("git", "clean", "--quiet", "--force", "-d", cwd=project)
-    return rows
 
 
 def main() -> None:
@@ -122,7 +121,7 @@ def main() -> None:
         print(f"\nratio {middle:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}); the goal of {GOAL} or less is {verdict}\n")
         print(f"{'one changed answer':<44}{'files':>6}")
         for change, files in changes(template, folder / "myapp"):
-            print(f"{change:<44}{files:>6}")
+            print(f"{change:<44}{files:>6}", flush=True)
 
 
 if __name__ == "__main__":
