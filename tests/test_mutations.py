@@ -181,16 +181,19 @@ MUTATIONS = {
         "hooks/after_update.py",
         "    for path in kept:\n        restore(path)\n    return kept\n",
         "    return kept\n",
-        by="test_after_update.py",
+        by="test_after_update.py -k outlives",
     ),
     "a history with two ends": Mutation(
         "hooks/migrations.py",
         "if added and not added.parents",
         "if False and not added.parents",
-        by="test_after_update.py",
+        by="test_after_update.py -k comes_behind",
     ),
     "a conflict is no error": Mutation(
-        "hooks/after_update.py", "in_ci() and (not merged or red)", "in_ci() and red", by="test_after_update.py"
+        "hooks/after_update.py",
+        "in_ci() and (not merged or red)",
+        "in_ci() and red",
+        by="test_after_update.py -k conflicts_come_first",
     ),
     "an older project is taken for a new one": Mutation(
         "copier.yml",
