@@ -5,6 +5,7 @@ import re
 import secrets
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -79,11 +80,18 @@ class Database(NamedTuple):
         return rows
 
     def drop_connections(self) -> int:
-        """Have the server end every connection to the database."""
-        found = self.execute(CONNECTIONS[self.kind].format(name=self.name))
-        if found:
-            self.execute(*(KILL[self.kind].format(id=row[0]) for row in found))
-        return len(found)
+        """Have the server end every connection to the database, which it does in its own time."""
+        ended = self.connections()
+        if ended:
+            self.execute(*(KILL[self.kind].format(id=number) for number in ended))
+        deadline = time.monotonic() + 10
+        while ended & self.connections():
+            assert time.monotonic() < deadline, "the server keeps connections that it was told to end"
+        return len(ended)
+
+    def connections(self) -> set[int]:
+        """The numbers of the connections to the database."""
+        return {int(str(row[0])) for row in self.execute(CONNECTIONS[self.kind].format(name=self.name))}
 
 
 @pytest.fixture(scope="module", params=SERVERS)

@@ -2,7 +2,9 @@
 
 import inspect
 import re
+from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from flask import Blueprint, current_app, render_template
@@ -15,6 +17,8 @@ bp = Blueprint(
 )
 
 TOPICS = [INDEX, *(topic for topics in CHAPTERS.values() for topic in topics)]
+
+ONE_BY_ONE = Lock()  # Python 3.11 cannot parse in two threads at a time
 
 COLOURED = re.compile(
     r'(?P<string>[bfr]?(?:"""[\s\S]*?"""|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'))'
@@ -44,9 +48,11 @@ def page(name: str, /, *also: Any, **context: Any) -> str:
     )
 
 
+@cache
 def source(part: Any) -> Markup:
     """Read the source of a function or class, as it runs here."""
-    return coloured(inspect.getsource(part).rstrip())
+    with ONE_BY_ONE:
+        return coloured(inspect.getsource(part).rstrip())
 
 
 def template_source(name: str) -> str:
