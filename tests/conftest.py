@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tomllib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import copier
 import pytest
 import yaml
 from allpairspy import AllPairs
+from plumbum import local
 from proof import Notary
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,7 +88,7 @@ def run(*command: str | Path, cwd: Path, check: bool = True, **env: str) -> subp
 
 
 @pytest.fixture(autouse=True)
-def own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Give each test an identity for git, and none of this machine's settings."""
     for name in list(os.environ):
         if name.startswith(("COPIER_", "FLASK_", "GIT_", "PYTEST_XDIST")) or name in {
@@ -106,6 +107,10 @@ def own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     settings = config.with_name("copier-settings.yml")
     settings.write_text("{}\n")
     monkeypatch.setenv("COPIER_SETTINGS_PATH", str(settings))
+    with local.env():  # what Copier, called in this process, runs its commands in: a copy that it took at its import
+        local.env.clear()
+        local.env.update(os.environ)
+        yield
 
 
 @pytest.fixture(scope="session")
