@@ -76,6 +76,13 @@ class Questionnaire:
                 written[path] = template if isinstance(template, bytes) else template.render(context).encode()
         return written
 
+    def write(self, folder: Path, **answers: Any) -> None:
+        """Write the project that the answers make, which is the one that ``copier copy`` writes."""
+        for name, content in self.project(**answers).items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
     def files(self, **answers: Any) -> dict[str, str]:
         """The text of each file that depends on the answers, by its path."""
         return {path: content.decode() for path, content in self.project(".jinja", **answers).items()}

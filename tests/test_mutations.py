@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from conftest import ROOT, run
 from questionnaire import Questionnaire
-from test_pairs import CHECKS as LOOKS
-from test_suites import install
+from test_pairs import LOOKS
+from test_suites import BIN, install
 
 APP = "template/src/[[ package_name ]]"
 TOUR = f"{APP}/[% if tour %]tour[% endif %]"
@@ -231,12 +231,12 @@ MUTATIONS = {
 
 # What a project checks of itself, the quick parts first, and what is looked at from outside.
 CHECKS = (
-    ("ruff", "check"),
-    ("ruff", "format", "--check"),
-    ("mypy",),
-    ("coverage", "run", "-m", "pytest", "-x", "-q"),
-    ("coverage", "report"),
-    *LOOKS[1:],
+    (BIN / "ruff", "check"),
+    (BIN / "ruff", "format", "--check"),
+    (BIN / "mypy",),
+    (BIN / "coverage", "run", "-m", "pytest", "-x", "-q"),
+    (BIN / "coverage", "report"),
+    *LOOKS,
 )
 
 
@@ -260,11 +260,7 @@ def damage(folder: Path, mutation: Mutation) -> None:
 def notice(project: Path) -> str:
     """Run a project's own checks, and name the one that fails."""
     install(project, "--quiet")
-    failed = (
-        " ".join(check)
-        for check in CHECKS
-        if run("uv", "run", "--no-sync", *check, cwd=project, check=False).returncode
-    )
+    failed = (" ".join(map(str, check)) for check in CHECKS if run(*check, cwd=project, check=False).returncode)
     return next(failed, "")
 
 
@@ -293,9 +289,7 @@ def test_mutation_is_noticed(
         for path in place.glob("*"):
             if path.name not in {".venv", ".mypy_cache", "uv.lock"}:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for file, content in Questionnaire(source).project(**ANSWERS).items():
-            (place / file).parent.mkdir(parents=True, exist_ok=True)
-            (place / file).write_bytes(content)
+        Questionnaire(source).write(place, **ANSWERS)
         noticed = bool(notice(place))
     assert noticed, f"{name}: nothing notices"
     record_property("fault", name)
@@ -304,8 +298,6 @@ def test_mutation_is_noticed(
 @pytest.mark.slow
 def test_nothing_is_noticed_where_nothing_is_wrong(template: Path, tmp_path: Path) -> None:
     """The checks can be green, or the faults would be noticed for no reason of theirs."""
-    for file, content in Questionnaire(template).project(**ANSWERS).items():
-        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / file).write_bytes(content)
+    Questionnaire(template).write(tmp_path, **ANSWERS)
 
     assert notice(tmp_path) == ""

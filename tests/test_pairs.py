@@ -6,16 +6,18 @@ folder, so that each finds its packages installed and compiled; ``uv sync`` remo
 """
 
 import functools
+import os
 import re
 import secrets
 import shutil
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-import copier
 import pytest
 import tinycss2
 from conftest import COUNTABLE, OFF, ON, describe, every_pair, run
@@ -23,7 +25,7 @@ from justhtml import JustHTML
 from questionnaire import Questionnaire
 from test_hostile import FREE_TEXT, TEXTS, taken
 from test_server import get, serving
-from test_suites import SERVERS, install, server
+from test_suites import BIN, SERVERS, install, server
 
 CASES = [case for case in (OFF, ON) if case not in every_pair()] + every_pair()
 # Those of one Python stand together: the environment is made anew for each.
@@ -50,11 +52,11 @@ DEAD_CODE = (
 )
 # Flask's own parts come with Flask; a database's driver is named in its address alone.
 DEPENDENCIES = ("--ignore", "DEP003", "--per-rule-ignores", "DEP002=psycopg|pymysql")
-CHECKS = (
-    ("poe", "check"),
-    ("--with", "deptry", "deptry", ".", *DEPENDENCIES),
-    ("--with", "vulture", "vulture", *DEAD_CODE, "src", "tests"),
-    ("--with", "codespell", "codespell", "--skip", ".venv,.git,*.lock,LICENSE,.copier-answers.yml"),
+# What an owner does not look at: the packages that are asked for but not used, code that is dead, words misspelt.
+LOOKS = (
+    ("uv", "run", "--no-sync", "--with", "deptry", "deptry", ".", *DEPENDENCIES),
+    ("vulture", *DEAD_CODE, "src", "tests"),
+    ("codespell", "--skip", ".venv,.git,*.lock,LICENSE,.copier-answers.yml"),
 )
 # The tour shows refusals and errors, and leads to them.
 MEANT = re.compile(r"/tour/(abort/\d+|about/|api/people/0|rules/.+)")
@@ -81,6 +83,22 @@ def questionnaire(template: Path) -> Questionnaire:
     return Questionnaire(template)
 
 
+class Parts(defaultdict[str, float]):
+    """The parts of a case, with the seconds of one core that each takes."""
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Time a block, and every process that ends in it."""
+        start = sum(os.times()[:4])
+        yield
+        self[part] += sum(os.times()[:4]) - start
+
+
+@pytest.fixture
+def parts() -> Parts:
+    return Parts(float)
+
+
 @functools.cache
 def has_python(version: str) -> bool:
     """Whether this machine has a Python of that version."""
@@ -95,7 +113,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(
-    answers: dict[str, Any], place: Path, template: Path, questionnaire: Questionnaire, monkeypatch: pytest.MonkeyPatch
+    answers: dict[str, Any], place: Path, questionnaire: Questionnaire, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """A project with these answers and nothing of the one before but the packages."""
     version = answers["python_version"]
@@ -105,9 +123,10 @@ def project(
     for path in place.glob("*"):
         if path.name not in {".venv", ".mypy_cache"}:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    answers = answers | texts(CASES.index(answers), questionnaire)
-    copier.run_copy(str(template), place, data=answers, defaults=True, overwrite=True, skip_tasks=True, quiet=True)
-    install(place, "--python", version, "--quiet")
+    with parts.timed("render"):
+        questionnaire.write(place, **answers, **texts(CASES.index(answers), questionnaire))
+    with parts.timed("install"):
+        install(place, "--python", version, "--quiet")
     return place
 
 
@@ -157,26 +176,33 @@ def crawl(visit: Callable[[str], tuple[int, str, str]]) -> dict[str, int]:
     [pytest.param(case, marks=[] if case in FIRST else pytest.mark.slow) for case in CASES],
     ids=describe,
 )
-def test_project_is_whole(answers: dict[str, Any], project: Path, database: str, record_property: Any) -> None:
+def test_project_is_whole(
+    answers: dict[str, Any], project: Path, database: str, parts: Parts, record_property: Any
+) -> None:
     """Its own checks pass, it says what it needs, it runs, and every page that it links to is there."""
-    for command in CHECKS:
-        run("uv", "run", "--no-sync", *command, cwd=project)
+    with parts.timed("check"):
+        run(project / BIN / "poe", "check", cwd=project)
+    with parts.timed("look"):
+        for command in LOOKS:
+            run(*command, cwd=project)
 
     settings: dict[str, Any] = {
         "FLASK_SECRET_KEY": secrets.token_hex(),
         "FLASK_TRUSTED_HOSTS": "127.0.0.1",
         "DATABASE_URL": database,
     }
-    flask = project / ".venv" / "bin" / "flask"
-    if answers["database"] != "none":
-        run(flask, "db", "upgrade", cwd=project, **settings)
-    assert run(flask, "doctor", "--port=0", cwd=project, **settings).stdout == "ready\n"
-    with serving(project, "gunicorn", "--bind=127.0.0.1:{port}", **settings) as port:
+    with parts.timed("serve"):
+        flask = project / BIN / "flask"
+        if answers["database"] != "none":
+            run(flask, "db", "upgrade", cwd=project, **settings)
+        assert run(flask, "doctor", "--port=0", cwd=project, **settings).stdout == "ready\n"
+        with serving(project, "gunicorn", "--bind=127.0.0.1:{port}", **settings) as port:
 
-        def visit(path: str) -> tuple[int, str, str]:
-            response, body = get(port, path)
-            return response.status, response.headers["Content-Type"], body
+            def visit(path: str) -> tuple[int, str, str]:
+                response, body = get(port, path)
+                return response.status, response.headers["Content-Type"], body
 
-        seen = crawl(visit)
+            seen = crawl(visit)
     assert {path for path, status in seen.items() if status >= 400 and not MEANT.fullmatch(path)} == set()
     record_property("case", answers)
+    record_property("parts", dict(parts))
