@@ -24,7 +24,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     for name, question in CONFIG.items()
     if not name.startswith("_") and question.get("when", True) is not False
 }
-pytest_plugins = ("projects",)
+pytest_plugins = ("projects", "shards")
 collect_ignore = ["owner"]
 Render = Callable[..., Path]
 

