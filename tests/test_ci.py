@@ -3,11 +3,11 @@
 import json
 import os
 import re
-import secrets
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +18,7 @@ import yaml
 from conftest import COUNTABLE, ROOT, Render, run
 from projects import Projects
 from questionnaire import Questionnaire
-from test_suites import SERVERS, server
+from test_suites import SERVERS, empty_database
 
 DATABASES = COUNTABLE["database"]
 PYTHONS = COUNTABLE["python_version"]
@@ -38,15 +38,6 @@ for (const file of process.argv.slice(1))
   for (const { line, message } of lint(readFileSync(file, "utf8"), file))
     console.log(`${file}:${line}: ${message}`);
 """
-STATEMENT = """
-import sys
-
-from sqlalchemy import create_engine, text
-
-with create_engine(sys.argv[1], isolation_level="AUTOCOMMIT").connect() as connection:
-    connection.execute(text(sys.argv[2]))
-"""
-DRIVERS = {"postgresql": ("postgresql+psycopg", "psycopg[binary]"), "mysql": ("mysql+pymysql", "pymysql")}
 
 
 def jobs(project: Path) -> dict[str, dict[str, Any]]:
@@ -78,19 +69,11 @@ def pythons(job: dict[str, Any]) -> list[str]:
 
 
 @pytest.fixture
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
+def database(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
     """A database by its answer, and what follows the scheme in the address of an empty one on a server."""
     kind: str = request.param
-    if kind not in SERVERS:
-        yield kind, ""
-        return
-    name = f"ci_{secrets.token_hex(4)}"
-    scheme, driver = DRIVERS[kind]
-    python = ("uv", "run", "--no-project", "--with", "sqlalchemy", "--with", driver, "python", "-c", STATEMENT)
-    url = re.sub(r"^\w+", scheme, server(kind))
-    run(*python, url, f"CREATE DATABASE {name}", cwd=tmp_path)
-    yield kind, f"{urlsplit(server(kind)).netloc}/{name}"
-    run(*python, url, f"DROP DATABASE {name}", cwd=tmp_path)
+    with empty_database(kind) if kind in SERVERS else nullcontext("") as url:
+        yield kind, url.partition("://")[2]
 
 
 # Both services on each database, and one of them on each Python.

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -23,7 +24,7 @@ from justhtml import JustHTML
 from questionnaire import Questionnaire
 from test_hostile import FREE_TEXT, TEXTS, taken
 from test_server import get, serving
-from test_suites import SERVERS, install, server
+from test_suites import SERVERS, empty_database, install
 
 CASES = [case for case in (OFF, ON) if case not in every_pair()] + every_pair()
 # Those of one Python stand together: the environment is made anew for each.
@@ -58,15 +59,6 @@ CHECKS = (
 )
 # The tour shows refusals and errors, and leads to them.
 MEANT = re.compile(r"/tour/(abort/\d+|about/|api/people/0|rules/.+)")
-
-
-DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
-SQL = """
-import sys
-from sqlalchemy import create_engine, text
-with create_engine(sys.argv[1], isolation_level="AUTOCOMMIT").connect() as connection:
-    connection.execute(text(sys.argv[2]))
-"""
 
 
 def texts(number: int, questionnaire: Questionnaire) -> dict[str, str]:
@@ -112,17 +104,11 @@ def project(
 
 
 @pytest.fixture
-def database(answers: dict[str, Any], project: Path) -> Iterator[str]:
+def database(answers: dict[str, Any]) -> Iterator[str]:
     """The address of an empty database for the running app."""
     kind = answers["database"]
-    if kind not in SERVERS:
-        yield ""
-        return
-    url, name = server(kind), f"pairs_{secrets.token_hex(4)}"
-    sql = ("uv", "run", "--no-sync", "python", "-c", SQL, DRIVERS[kind] + url[url.index("://") :])
-    run(*sql, f"CREATE DATABASE {name}", cwd=project)
-    yield f"{url.rpartition('/')[0]}/{name}"
-    run(*sql, f"DROP DATABASE {name}", cwd=project)
+    with empty_database(kind) if kind in SERVERS else nullcontext("") as url:
+        yield url
 
 
 def crawl(visit: Callable[[str], tuple[int, str, str]]) -> dict[str, int]:
