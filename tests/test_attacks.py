@@ -190,6 +190,29 @@ def test_forwarded_headers_are_believed_only_behind_a_proxy(target: Target) -> N
     assert ("strict-transport-security" in answer.headers) is target.proxied
 
 
+@pytest.mark.parametrize("target", PROXIED[1:], indirect=True)
+def test_count_beyond_the_one_proxy_believes_the_client_and_the_doctor_says_so(target: Target) -> None:
+    settings = {"FLASK_SECRET_KEY": SECRET, "FLASK_TRUSTED_HOSTS": HOSTS, "FLASK_PROXY_FIX_X_FOR": "2"}
+    honest = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "example.com"}
+    forged = honest | {"X-Forwarded-For": f"198.51.100.66, {honest['X-Forwarded-For']}"}
+    flask = target.project / ".venv" / "bin" / "flask"
+    words = ["doctor", "--json", "--port=0", *(f"--header={name}: {value}" for name, value in honest.items())]
+
+    def client(port: int) -> str:
+        return str(json.loads(ask(port, "/seen", headers=forged).body)["client"])
+
+    def findings(**env: str) -> list[str]:
+        listed = json.loads(run(flask, *words, cwd=target.project, check=False, **env).stdout)
+        return [finding["do"] for finding in listed if finding["check"] == "proxy"]
+
+    with serving(target.project, "gunicorn", "--bind=127.0.0.1:{port}", **settings) as port:
+        assert client(port) == "198.51.100.66"
+    assert client(target.port) == "203.0.113.7"
+    (cure,) = findings(**settings)
+    assert cure.endswith("FLASK_PROXY_FIX_X_FOR=1")
+    assert findings(**settings | {"FLASK_PROXY_FIX_X_FOR": "1"}) == []
+
+
 @pytest.mark.parametrize(
     "host",
     [
