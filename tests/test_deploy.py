@@ -465,6 +465,24 @@ def test_pages_carry_the_headers_of_the_app(site: Machine) -> None:
         assert len(response.headers.get_all(name) or []) == 1
 
 
+def test_answers_of_nginx_itself_carry_headers_too(site: Machine) -> None:
+    app, _page = ask(site, "/")
+    gunicorn = site.root / "run/myapp/gunicorn.sock"
+    long = ask(site, "/seen", "POST", Content_Length=str(16 * MEBIBYTE + 1))
+    gunicorn.rename(gunicorn.with_suffix(".away"))
+    try:
+        away = ask(site, "/seen")
+    finally:
+        gunicorn.with_suffix(".away").rename(gunicorn)
+
+    for status, (response, body) in {413: long, 502: away}.items():
+        assert response.status == status
+        assert f"Error {status}: " in body.decode()
+        assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
+        for name in ("Strict-Transport-Security", "X-Content-Type-Options"):
+            assert response.headers[name] == app.headers[name]
+
+
 @pytest.mark.parametrize(("page", "file"), [("/", "/static/style.css"), ("/tour/", "/tour/static/tour.css")])
 def test_hashed_file_is_served_by_nginx_alone(site: Machine, service: Service, page: str, file: str) -> None:
     _response, body = ask(site, page)
