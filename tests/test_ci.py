@@ -22,6 +22,8 @@ from test_suites import SERVERS, empty_database
 
 DATABASES = COUNTABLE["database"]
 PYTHONS = COUNTABLE["python_version"]
+# As GitHub calls its shell.
+RUNNER = ("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c")
 SCHEMAS = {
     ".github/workflows/ci.yml": "github-workflows",
     ".github/workflows/update.yml": "github-workflows",
@@ -60,6 +62,14 @@ def scripts(job: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "\n".join(job["script"]), job.get("variables", {})
 
 
+def cloned(project: Path, clone: Path) -> Path:
+    """What a service gets of a project at its first push."""
+    for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "Start")):
+        run("git", *words, cwd=project)
+    run("git", "clone", "-q", project, clone, cwd=project)
+    return clone
+
+
 def pythons(job: dict[str, Any]) -> list[str]:
     """The Pythons that a job runs on."""
     if "script" in job:
@@ -91,10 +101,7 @@ def test_first_push_is_green(render: Render, tmp_path: Path, ci: str, database: 
     project = render(ci=ci, database=kind, docker=False)
     if kind != "none":  # made with uv, else without
         run("uv", "lock", cwd=project)
-    for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "Start")):
-        run("git", *words, cwd=project)
-    clone = tmp_path / "clone"
-    run("git", "clone", "-q", project, clone, cwd=tmp_path)
+    clone = cloned(project, tmp_path / "clone")
 
     for job in jobs(clone).values():
         for script, variables in scripts(job):
@@ -104,7 +111,7 @@ def test_first_push_is_green(render: Render, tmp_path: Path, ci: str, database: 
             }
             # A runner has its ports to itself, this machine may not.
             here |= {"CI": "true", "PORT": "0", "UV_PYTHON": version}
-            printed = run("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script, cwd=clone, **here).stdout
+            printed = run(*RUNNER, script, cwd=clone, **here).stdout
             if "poe check" in script:
                 assert f"Python {version}" in printed
                 assert " passed in " in printed
@@ -280,7 +287,7 @@ def test_new_release_is_offered_as_a_pull_request(projects: Projects, tmp_path: 
 
     (job,) = workflow["jobs"].values()
     for script, variables in scripts(job):
-        run("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script, cwd=project, **{**variables, **here})
+        run(*RUNNER, script, cwd=project, **{**variables, **here})
 
     assert job["if"] == "vars.TEMPLATE_UPDATES == 'true'", "it rests until somebody wants it"
     assert (tmp_path / "gh.log").read_text().splitlines()[-1].startswith("gh pr create --fill")

@@ -17,6 +17,7 @@ from urllib.request import Request, urlopen
 import copier
 import pytest
 from conftest import COUNTABLE, ROOT, Render, checked, run
+from test_ci import RUNNER, cloned, jobs, scripts
 from test_server import SECRET, free_port, get
 from test_suites import SERVERS, empty_database, execute, server
 
@@ -249,6 +250,24 @@ def test_readme_s_commands_start_the_project_and_keep_its_data(make: Make) -> No
     run("bash", "-euc", start.strip().splitlines()[-1], cwd=project, FLASK_TRUSTED_HOSTS="example.com")
     assert "no pretensions" in get(port, "/tour/guestbook", Host="example.com")[1]
     assert get(port)[0].status == 400
+
+
+@pytest.mark.parametrize("ci", ["github", "gitlab"])
+def test_container_job_is_green_on_the_first_push(make: Make, tmp_path: Path, ci: str) -> None:
+    project = make(ci=ci)
+    override = (project / "compose.override.yaml").rename(tmp_path / "compose.override.yaml")
+    clone = cloned(project, tmp_path / project.name)
+    shutil.copy(override, clone)
+    port = free_port()
+
+    printed = [
+        run(*RUNNER, script, cwd=clone, **{**variables, "CI": "true", "PORT": str(port)}).stdout
+        for script, variables in scripts(jobs(clone)["container"])
+    ]
+
+    assert printed[0].endswith("ready\n")
+    assert get(port)[0].status == 200
+    assert run("git", "status", "--short", cwd=clone).stdout == "?? compose.override.yaml\n"
 
 
 @pytest.mark.parametrize("database", SERVERS)
