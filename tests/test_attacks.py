@@ -388,7 +388,8 @@ def test_nothing_forges_a_header_or_a_line_of_the_log(target: Target) -> None:
     for raw in (b"\r\nX-Evil: 1", b"\n{}", b"\r{}", b"\0"):
         send(target.port, b"GET /%s HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n" % raw)
         send(target.port, b"GET / HTTP/1.1\r\nHost: example.com\r\nA: %s\r\nConnection: close\r\n\r\n" % raw)
-    ask(target.port, "/last")
+    secret = {"Authorization": "Bearer swordfish", "Cookie": "__Host-session=swordfish", "Referer": "/?key=swordfish"}
+    ask(target.port, "/last?token=swordfish", headers=secret)
 
     entries = log_up_to(target, "/last")
     assert not [entry for entry in entries if entry["level"] == "CRITICAL"]
@@ -568,6 +569,9 @@ def test_page_for_everybody_may_be_kept(target: Target) -> None:
 
     assert "no-store" not in headers.get("cache-control", "")
     assert not headers.keys() & {"set-cookie", "x-xss-protection"}
+    assert headers["vary"] == "Cookie", "a flashed message would be for one visitor"
+    assert ask(target.port, "/tour/session").headers["vary"] == "Cookie"
+    assert "vary" not in ask(target.port, "/static/style.css").headers
 
 
 @contextmanager
