@@ -190,6 +190,29 @@ def test_forwarded_headers_are_believed_only_behind_a_proxy(target: Target) -> N
     assert ("strict-transport-security" in answer.headers) is target.proxied
 
 
+@pytest.mark.parametrize("target", PROXIED[1:], indirect=True)
+def test_count_beyond_the_one_proxy_believes_the_client_and_the_doctor_says_so(target: Target) -> None:
+    settings = {"FLASK_SECRET_KEY": SECRET, "FLASK_TRUSTED_HOSTS": HOSTS, "FLASK_PROXY_FIX_X_FOR": "2"}
+    honest = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "example.com"}
+    forged = honest | {"X-Forwarded-For": f"198.51.100.66, {honest['X-Forwarded-For']}"}
+    flask = target.project / ".venv" / "bin" / "flask"
+    words = ["doctor", "--json", "--port=0", *(f"--header={name}: {value}" for name, value in honest.items())]
+
+    def client(port: int) -> str:
+        return str(json.loads(ask(port, "/seen", headers=forged).body)["client"])
+
+    def findings(**env: str) -> list[str]:
+        listed = json.loads(run(flask, *words, cwd=target.project, check=False, **env).stdout)
+        return [finding["do"] for finding in listed if finding["check"] == "proxy"]
+
+    with serving(target.project, "gunicorn", "--bind=127.0.0.1:{port}", **settings) as port:
+        assert client(port) == "198.51.100.66"
+    assert client(target.port) == "203.0.113.7"
+    (cure,) = findings(**settings)
+    assert cure.endswith("FLASK_PROXY_FIX_X_FOR=1")
+    assert findings(**settings | {"FLASK_PROXY_FIX_X_FOR": "1"}) == []
+
+
 @pytest.mark.parametrize(
     "host",
     [
@@ -365,7 +388,8 @@ def test_nothing_forges_a_header_or_a_line_of_the_log(target: Target) -> None:
     for raw in (b"\r\nX-Evil: 1", b"\n{}", b"\r{}", b"\0"):
         send(target.port, b"GET /%s HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n" % raw)
         send(target.port, b"GET / HTTP/1.1\r\nHost: example.com\r\nA: %s\r\nConnection: close\r\n\r\n" % raw)
-    ask(target.port, "/last")
+    secret = {"Authorization": "Bearer swordfish", "Cookie": "__Host-session=swordfish", "Referer": "/?key=swordfish"}
+    ask(target.port, "/last?token=swordfish", headers=secret)
 
     entries = log_up_to(target, "/last")
     assert not [entry for entry in entries if entry["level"] == "CRITICAL"]
@@ -545,6 +569,9 @@ def test_page_for_everybody_may_be_kept(target: Target) -> None:
 
     assert "no-store" not in headers.get("cache-control", "")
     assert not headers.keys() & {"set-cookie", "x-xss-protection"}
+    assert headers["vary"] == "Cookie", "a flashed message would be for one visitor"
+    assert ask(target.port, "/tour/session").headers["vary"] == "Cookie"
+    assert "vary" not in ask(target.port, "/static/style.css").headers
 
 
 @contextmanager

@@ -3,11 +3,11 @@
 import json
 import os
 import re
-import secrets
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,10 +18,12 @@ import yaml
 from conftest import COUNTABLE, ROOT, Render, run
 from projects import Projects
 from questionnaire import Questionnaire
-from test_suites import SERVERS, server
+from test_suites import SERVERS, empty_database
 
 DATABASES = COUNTABLE["database"]
 PYTHONS = COUNTABLE["python_version"]
+# As GitHub calls its shell.
+RUNNER = ("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c")
 SCHEMAS = {
     ".github/workflows/ci.yml": "github-workflows",
     ".github/workflows/update.yml": "github-workflows",
@@ -38,15 +40,6 @@ for (const file of process.argv.slice(1))
   for (const { line, message } of lint(readFileSync(file, "utf8"), file))
     console.log(`${file}:${line}: ${message}`);
 """
-STATEMENT = """
-import sys
-
-from sqlalchemy import create_engine, text
-
-with create_engine(sys.argv[1], isolation_level="AUTOCOMMIT").connect() as connection:
-    connection.execute(text(sys.argv[2]))
-"""
-DRIVERS = {"postgresql": ("postgresql+psycopg", "psycopg[binary]"), "mysql": ("mysql+pymysql", "pymysql")}
 
 
 def jobs(project: Path) -> dict[str, dict[str, Any]]:
@@ -69,6 +62,14 @@ def scripts(job: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "\n".join(job["script"]), job.get("variables", {})
 
 
+def cloned(project: Path, clone: Path) -> Path:
+    """What a service gets of a project at its first push."""
+    for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "Start")):
+        run("git", *words, cwd=project)
+    run("git", "clone", "-q", project, clone, cwd=project)
+    return clone
+
+
 def pythons(job: dict[str, Any]) -> list[str]:
     """The Pythons that a job runs on."""
     if "script" in job:
@@ -78,19 +79,11 @@ def pythons(job: dict[str, Any]) -> list[str]:
 
 
 @pytest.fixture
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
+def database(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
     """A database by its answer, and what follows the scheme in the address of an empty one on a server."""
     kind: str = request.param
-    if kind not in SERVERS:
-        yield kind, ""
-        return
-    name = f"ci_{secrets.token_hex(4)}"
-    scheme, driver = DRIVERS[kind]
-    python = ("uv", "run", "--no-project", "--with", "sqlalchemy", "--with", driver, "python", "-c", STATEMENT)
-    url = re.sub(r"^\w+", scheme, server(kind))
-    run(*python, url, f"CREATE DATABASE {name}", cwd=tmp_path)
-    yield kind, f"{urlsplit(server(kind)).netloc}/{name}"
-    run(*python, url, f"DROP DATABASE {name}", cwd=tmp_path)
+    with empty_database(kind) if kind in SERVERS else nullcontext("") as url:
+        yield kind, url.partition("://")[2]
 
 
 # Both services on each database, and one of them on each Python.
@@ -108,10 +101,7 @@ def test_first_push_is_green(render: Render, tmp_path: Path, ci: str, database: 
     project = render(ci=ci, database=kind, docker=False)
     if kind != "none":  # made with uv, else without
         run("uv", "lock", cwd=project)
-    for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "Start")):
-        run("git", *words, cwd=project)
-    clone = tmp_path / "clone"
-    run("git", "clone", "-q", project, clone, cwd=tmp_path)
+    clone = cloned(project, tmp_path / "clone")
 
     for job in jobs(clone).values():
         for script, variables in scripts(job):
@@ -121,7 +111,7 @@ def test_first_push_is_green(render: Render, tmp_path: Path, ci: str, database: 
             }
             # A runner has its ports to itself, this machine may not.
             here |= {"CI": "true", "PORT": "0", "UV_PYTHON": version}
-            printed = run("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script, cwd=clone, **here).stdout
+            printed = run(*RUNNER, script, cwd=clone, **here).stdout
             if "poe check" in script:
                 assert f"Python {version}" in printed
                 assert " passed in " in printed
@@ -298,7 +288,7 @@ def test_new_release_is_offered_as_a_pull_request(projects: Projects, tmp_path: 
 
     (job,) = workflow["jobs"].values()
     for script, variables in scripts(job):
-        run("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script, cwd=project, **{**variables, **here})
+        run(*RUNNER, script, cwd=project, **{**variables, **here})
 
     assert job["if"] == "vars.TEMPLATE_UPDATES == 'true'", "it rests until somebody wants it"
     assert (tmp_path / "gh.log").read_text().splitlines()[-1].startswith("gh pr create --fill")

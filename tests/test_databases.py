@@ -2,7 +2,6 @@
 
 import json
 import re
-import secrets
 import socket
 import sys
 import time
@@ -18,26 +17,13 @@ import copier
 import pytest
 from conftest import run
 from test_server import SECRET, free_port, serving
-from test_suites import MODEL, SERVERS, install, server
+from test_suites import MODEL, SERVERS, empty_database, execute, install, server
 from test_tour import FORM, PROBLEM, ask
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="gunicorn is not for Windows"),
 ]
-# Run by the project's own Python, which has a driver.
-EXECUTE = """
-import json, sys
-from sqlalchemy import create_engine, text
-from myapp.database import with_driver
-
-engine = create_engine(with_driver(sys.argv[1]), isolation_level="AUTOCOMMIT")
-with engine.connect() as connection:
-    for statement in sys.argv[2:]:
-        result = connection.execute(text(statement))
-    print(json.dumps([list(row) for row in result] if result.returns_rows else []))
-engine.dispose()
-"""
 CONNECTIONS = {
     "postgresql": "SELECT pid FROM pg_stat_activity WHERE datname = '{name}'",
     "mysql": "SELECT id FROM information_schema.processlist WHERE db = '{name}'",
@@ -62,7 +48,6 @@ class Database(NamedTuple):
     """A database of a test's own, on a server, and the project that uses it."""
 
     kind: str
-    name: str
     url: str
     project: Path
 
@@ -71,19 +56,11 @@ class Database(NamedTuple):
         flask = self.project / ".venv" / "bin" / "flask"
         return run(flask, *words, cwd=self.project, DATABASE_URL=self.url, FLASK_SECRET_KEY=SECRET).stdout
 
-    def execute(self, *statements: str) -> list[list[object]]:
-        """Run statements beside the app, and read the rows of the last."""
-        python = self.project / ".venv" / "bin" / "python"
-        rows: list[list[object]] = json.loads(
-            run(python, "-c", EXECUTE, SERVERS[self.kind], *statements, cwd=self.project).stdout
-        )
-        return rows
-
     def drop_connections(self) -> int:
         """Have the server end every connection to the database, which it does in its own time."""
         ended = self.connections()
         if ended:
-            self.execute(*(KILL[self.kind].format(id=number) for number in ended))
+            execute(self.kind, *(KILL[self.kind].format(id=number) for number in ended))
         deadline = time.monotonic() + 10
         while ended & self.connections():
             assert time.monotonic() < deadline, "the server keeps connections that it was told to end"
@@ -91,7 +68,8 @@ class Database(NamedTuple):
 
     def connections(self) -> set[int]:
         """The numbers of the connections to the database."""
-        return {int(str(row[0])) for row in self.execute(CONNECTIONS[self.kind].format(name=self.name))}
+        name = urlsplit(self.url).path.removeprefix("/")
+        return {number for (number,) in execute(self.kind, CONNECTIONS[self.kind].format(name=name))}
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -113,12 +91,10 @@ def project(kind: str, template: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def database(kind: str, project: Path) -> Iterator[Database]:
     """A fresh database."""
-    name = f"flask_starter_{secrets.token_hex(6)}"
-    made = Database(kind, name, urlsplit(SERVERS[kind])._replace(path=f"/{name}").geturl(), project)
-    made.execute(f"CREATE DATABASE {name}")
-    yield made
-    made.drop_connections()
-    made.execute(f"DROP DATABASE {name}")
+    with empty_database(kind) as url:
+        made = Database(kind, url, project)
+        yield made
+        made.drop_connections()
 
 
 def test_migrations_go_up_and_down_with_data(database: Database) -> None:

@@ -6,6 +6,7 @@ Only the folders and the ports are others than on a server, and systemd is playe
 import json
 import os
 import re
+import secrets
 import shlex
 import shutil
 import signal
@@ -20,12 +21,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import copier
 import pytest
-from conftest import COUNTABLE, Render, run
+from conftest import COUNTABLE, Render, checked, run
 from test_server import free_port
 
 PROGRAMS = os.pathsep.join((os.environ["PATH"], "/usr/sbin"))
@@ -62,6 +64,13 @@ def seen() -> dict[str, object]:
         "release": RELEASE,
     }
 '''
+# Where Debian's servers listen, and what takes from them what the README put there.
+SOCKETS = {"postgresql": Path("/run/postgresql/.s.PGSQL.5432"), "mysql": Path("/run/mysqld/mysqld.sock")}
+REMOVE = {
+    "postgresql": "for drop in dropdb dropuser; do runuser -u postgres -- $drop --if-exists {name}; done",
+    "mysql": "mariadb --execute 'DROP DATABASE IF EXISTS {name}; DROP USER IF EXISTS {name}@localhost'",
+}
+SUDO = 'if [ "$1" = -u ]; then user=$2; shift 2; exec runuser -u "$user" -- "$@"; fi; exec "$@"'
 # What ProtectSystem=strict does: nothing can be written but what is named.
 STRICT = """
 mount --bind "$ROOT" "$ROOT"
@@ -77,8 +86,9 @@ exec "$@"
 class Machine:
     """A server's folders under a folder of their own, and what stands in for the commands of its administrator."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, name: str) -> None:
         self.root = root
+        self.name = name
         self.http, self.https = free_port(), free_port()
         self.typed = root / "typed"
         for folder in ("bin", "run", "var/cache", "var/lib", "var/log/nginx", "etc/systemd/system"):
@@ -91,7 +101,7 @@ class Machine:
         (root / "etc/nginx/conf.d/00-paths.conf").write_text(paths)
         nginx = f"{NGINX} -c {root}/etc/nginx/nginx.conf -e {root}/var/log/nginx/error.log"
         for name, script in {
-            "sudo": 'exec "$@"',
+            "sudo": SUDO,
             "nginx": f'exec {nginx} "$@"',
             **{name: f'echo {name} "$@" >> {self.typed}' for name in ("useradd", "systemctl", "journalctl", "git")},
         }.items():
@@ -99,8 +109,8 @@ class Machine:
             (root / "bin" / name).chmod(0o755)
 
     def here(self, text: str) -> str:
-        """A text with its folders moved to this machine's."""
-        return re.sub(r"(?<![\w.}])/(etc|run|srv|var)/", rf"{self.root}/\1/", text)
+        """A text with its folders moved to this machine's, but for the socket of a server that was there before."""
+        return re.sub(r"(?<![\w.}])/(etc|run(?!/mysqld)|srv|var)/", rf"{self.root}/\1/", text)
 
     def edit(self, file: Path, *changes: tuple[str, str]) -> None:
         """Change a file as its owner would."""
@@ -125,7 +135,8 @@ class Service:
         for key, value in re.findall(r"^(\w+)=(.*)$", file.read_text().split("[Service]")[1], re.MULTILINE):
             self.settings.setdefault(key, []).append(value.replace("%d", f"{machine.root}/run/credentials"))
         self.log = machine.root / "service.log"
-        self.env = dict(pair.split("=", 1) for pair in self.settings["Environment"])
+        files = [Path(name).read_text().splitlines() for name in self.settings.get("EnvironmentFile", [])]
+        self.env = dict(pair.split("=", 1) for pair in chain(self.settings["Environment"], *files))
         self.folders = []
         for kind, parent in (("RuntimeDirectory", "run"), ("StateDirectory", "var/lib")):
             folder = machine.root / parent / self[kind]
@@ -153,7 +164,9 @@ class Service:
     def surroundings(self) -> dict[str, str]:
         """The environment of each command."""
         paths = {"ROOT": str(self.machine.root), "WRITABLE": " ".join(self.folders), "TMPDIR": self.folders[1]}
-        return {"PATH": os.environ["PATH"], "NOTIFY_SOCKET": f"{self.machine.root}/notify", **paths, **self.env}
+        # systemd changes the user; PostgreSQL is told its name.
+        told = {"NOTIFY_SOCKET": f"{self.machine.root}/notify", "PGUSER": self["User"]}
+        return {"PATH": os.environ["PATH"], **told, **paths, **self.env}
 
     def execute(self, line: str) -> str:
         """Run a command to its end."""
@@ -197,17 +210,18 @@ class Service:
             self.execute(line.replace("$MAINPID", str(self.process.pid)))
 
 
-@pytest.fixture(scope="module")
-def machine(template: Path) -> Iterator[Machine]:
+@contextmanager
+def set_up(template: Path, name: str, database: str) -> Iterator[Machine]:
     """A machine that was set up to the letter of the README, with a probe in the app."""
     # Not pytest's folder: nginx's own user must be able to enter it, and a socket's path is short.
     root = Path(tempfile.mkdtemp(prefix="deploy-"))
     root.chmod(0o755)
     try:
-        machine = Machine(root)
-        project = root / "srv/myapp"
-        copier.run_copy(str(template), project, data={"proxy_fix": True}, defaults=True, skip_tasks=True, quiet=True)
-        home = project / "src/myapp/home.py"
+        machine = Machine(root, name)
+        project = root / "srv" / name
+        answers = checked({"proxy_fix": True, "database": database})
+        copier.run_copy(str(template), project, data=answers, defaults=True, skip_tasks=True, quiet=True)
+        home = project / f"src/{name}/home.py"
         home.write_text(home.read_text() + PROBE)
         machine.edit(
             project / "deploy/nginx.conf",
@@ -215,7 +229,7 @@ def machine(template: Path) -> Iterator[Machine]:
             (r"listen 80;", f"listen 127.0.0.1:{machine.http};"),
             (r"listen 443 ", f"listen 127.0.0.1:{machine.https} "),
         )
-        machine.edit(project / "deploy/myapp.service")
+        machine.edit(project / f"deploy/{name}.service")
         certificate = root / "etc/letsencrypt/live/example.com"
         certificate.mkdir(parents=True)
         run(
@@ -229,11 +243,11 @@ def machine(template: Path) -> Iterator[Machine]:
         shutil.rmtree(root)
 
 
-@pytest.fixture(scope="module")
-def service(machine: Machine) -> Iterator[Service]:
+@contextmanager
+def served(machine: Machine) -> Iterator[Service]:
     """The app behind nginx."""
     nginx = [str(machine.root / "bin/nginx"), "-g", "daemon off;"]
-    with Service(machine, machine.root / "etc/systemd/system/myapp.service").started() as service:
+    with Service(machine, machine.root / f"etc/systemd/system/{machine.name}.service").started() as service:
         front = subprocess.Popen(nginx, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             wait_for(lambda: ask(machine, "/up")[0].status == 200)
@@ -241,6 +255,20 @@ def service(machine: Machine) -> Iterator[Service]:
         finally:
             front.terminate()
             front.wait(30)
+
+
+@pytest.fixture(scope="module")
+def machine(template: Path) -> Iterator[Machine]:
+    """A machine that was set up for SQLite."""
+    with set_up(template, "myapp", "sqlite") as machine:
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def service(machine: Machine) -> Iterator[Service]:
+    """The app on that machine."""
+    with served(machine) as service:
+        yield service
 
 
 @pytest.fixture
@@ -323,6 +351,25 @@ def test_readme_sets_the_machine_up(machine: Machine, service: Service) -> None:
     assert service.prepared[-1] == "ready\n"
     assert (root / "var/lib/myapp/myapp.db").stat().st_size > 0
     assert not (root / "srv/myapp/instance").exists()
+
+
+@pytest.mark.parametrize("database", SOCKETS)
+def test_readme_sets_a_database_of_a_server_up(template: Path, database: str) -> None:
+    """On a server of this machine, as Debian installs it: its administrator comes in over its socket."""
+    if os.getuid() != 0:
+        pytest.skip("only root is, or can become, the administrator of a database server")
+    if not SOCKETS[database].is_socket():
+        assert "REQUIRE_SERVERS" not in os.environ
+        pytest.skip(f"no {database} server listens at {SOCKETS[database]}")
+    name = f"starter{secrets.token_hex(4)}"
+    try:
+        with set_up(template, name, database) as machine, served(machine) as service:
+            assert (machine.root / f"etc/{name}/environment").stat().st_mode & 0o777 == 0o600
+            assert service.prepared[-1] == "ready\n"
+            response, body = ask(machine, "/up/database")
+            assert (response.status, json.loads(body)) == (200, {"status": "up"})
+    finally:
+        run("bash", "-euc", REMOVE[database].format(name=name), cwd=Path("/"))
 
 
 def test_site_says_how_often_it_names_its_host(machine: Machine) -> None:
@@ -416,6 +463,24 @@ def test_pages_carry_the_headers_of_the_app(site: Machine) -> None:
     assert response.headers["Content-Encoding"] is None, "a page may hold a secret"
     for name in ("Content-Security-Policy", "Strict-Transport-Security", "X-Content-Type-Options"):
         assert len(response.headers.get_all(name) or []) == 1
+
+
+def test_answers_of_nginx_itself_carry_headers_too(site: Machine) -> None:
+    app, _page = ask(site, "/")
+    gunicorn = site.root / "run/myapp/gunicorn.sock"
+    long = ask(site, "/seen", "POST", Content_Length=str(16 * MEBIBYTE + 1))
+    gunicorn.rename(gunicorn.with_suffix(".away"))
+    try:
+        away = ask(site, "/seen")
+    finally:
+        gunicorn.with_suffix(".away").rename(gunicorn)
+
+    for status, (response, body) in {413: long, 502: away}.items():
+        assert response.status == status
+        assert f"Error {status}: " in body.decode()
+        assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
+        for name in ("Strict-Transport-Security", "X-Content-Type-Options"):
+            assert response.headers[name] == app.headers[name]
 
 
 @pytest.mark.parametrize(("page", "file"), [("/", "/static/style.css"), ("/tour/", "/tour/static/tour.css")])

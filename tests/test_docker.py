@@ -17,30 +17,20 @@ from urllib.request import Request, urlopen
 import copier
 import pytest
 from conftest import COUNTABLE, ROOT, Render, checked, run
+from test_ci import RUNNER, cloned, jobs, scripts
 from test_server import SECRET, free_port, get
-from test_suites import SERVERS, server
+from test_suites import SERVERS, empty_database, execute, server
 
 pytestmark = pytest.mark.slow
 Make = Callable[..., Path]
 # A Python for the base image where an engine cannot fetch the Dockerfile's own.
 PYTHON = os.environ.get("DOCKER_PYTHON")
 HARDENED = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")
-# Run in an image, which has the driver.
-SQL = """
-import sys
-from sqlalchemy import create_engine, text
-
-url, *statements = sys.argv[1:]
-with create_engine(url, isolation_level="AUTOCOMMIT").connect() as connection:
-    for statement in statements:
-        connection.execute(text(statement))
-"""
-CREATE = {
-    "postgresql": ["CREATE USER {name} PASSWORD '{password}'", "CREATE DATABASE {name} OWNER {name}"],
-    "mysql": ["CREATE DATABASE {name}", "GRANT ALL ON {name}.* TO {name} IDENTIFIED BY '{password}'"],
+# A user who may do everything in a database.
+USER = {
+    "postgresql": ["CREATE USER {user} PASSWORD '{password}'", "ALTER DATABASE {name} OWNER TO {user}"],
+    "mysql": ["CREATE USER {user} IDENTIFIED BY '{password}'", "GRANT ALL ON {name}.* TO {user}"],
 }
-DROP = {name: ["DROP DATABASE {name}", "DROP USER {name}"] for name in CREATE}
-DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
 SLOW = """
 import time
 
@@ -262,42 +252,55 @@ def test_readme_s_commands_start_the_project_and_keep_its_data(make: Make) -> No
     assert get(port)[0].status == 400
 
 
+@pytest.mark.parametrize("ci", ["github", "gitlab"])
+def test_container_job_is_green_on_the_first_push(make: Make, tmp_path: Path, ci: str) -> None:
+    project = make(ci=ci)
+    override = (project / "compose.override.yaml").rename(tmp_path / "compose.override.yaml")
+    clone = cloned(project, tmp_path / project.name)
+    shutil.copy(override, clone)
+    port = free_port()
+
+    printed = [
+        run(*RUNNER, script, cwd=clone, **{**variables, "CI": "true", "PORT": str(port)}).stdout
+        for script, variables in scripts(jobs(clone)["container"])
+    ]
+
+    assert printed[0].endswith("ready\n")
+    assert get(port)[0].status == 200
+    assert run("git", "status", "--short", cwd=clone).stdout == "?? compose.override.yaml\n"
+
+
 @pytest.mark.parametrize("database", SERVERS)
 def test_image_migrates_and_serves_on_a_database_server(make: Make, tmp_path: Path, database: str) -> None:
     """As compose.yaml runs it, but on this machine's server: the image of one cannot always be had."""
-    url = server(database)
-    address = urlsplit(url)
+    server(database)
     project = make(database=database)
     run("docker", "compose", "build", cwd=project)
-    name = project.name
+    user = project.name
     port = str(free_port())
     password = tmp_path / "password"
     password.write_text(secrets.token_hex())
-    options = [
-        *("--network=host", f"--env=PORT={port}", f"--env=FLASK_SECRET_KEY={SECRET}"),
-        "--env=FLASK_TRUSTED_HOSTS=localhost,127.0.0.1",
-        f"--env=DATABASE_URL={database}://{name}@{address.hostname}:{address.port}/{name}",
-        "--env=FLASK_DATABASE_PASSWORD_FILE=/run/secrets/password",
-        f"--volume={password}:/run/secrets/password:ro",
-    ]
-
-    def in_app(*command: str) -> str:
-        return run("docker", "run", "--rm", *HARDENED, *options, name, *command, cwd=project).stdout.strip()
-
-    def execute(statements: list[str]) -> None:
-        words = [statement.format(name=name, password=password.read_text()) for statement in statements]
-        admin = url.replace(database, DRIVERS[database], 1)
-        run("docker", "run", "--rm", "--network=host", name, "python", "-c", SQL, admin, *words, cwd=project)
-
-    execute(CREATE[database])
     try:
-        assert "Running upgrade" in in_app("flask", "db", "upgrade")
-        assert in_app("flask", "doctor") == "ready"
-        with serving(name, *options):
-            assert get(int(port), "/up/database")[0].status == 200
-            assert "0 in the book" in get(int(port), "/tour/guestbook")[1]
+        with empty_database(database) as url:
+            address = urlsplit(url)
+            name = address.path.removeprefix("/")
+            words = {"user": user, "name": name, "password": password.read_text()}
+            execute(database, *(statement.format(**words) for statement in USER[database]))
+            options = [
+                *("--network=host", f"--env=PORT={port}", f"--env=FLASK_SECRET_KEY={SECRET}"),
+                "--env=FLASK_TRUSTED_HOSTS=localhost,127.0.0.1",
+                f"--env=DATABASE_URL={database}://{user}@{address.hostname}:{address.port}/{name}",
+                "--env=FLASK_DATABASE_PASSWORD_FILE=/run/secrets/password",
+                f"--volume={password}:/run/secrets/password:ro",
+            ]
+            flask = ("docker", "run", "--rm", *HARDENED, *options, project.name, "flask")
+            assert "Running upgrade" in run(*flask, "db", "upgrade", cwd=project).stdout
+            assert run(*flask, "doctor", cwd=project).stdout.strip() == "ready"
+            with serving(project.name, *options):
+                assert get(int(port), "/up/database")[0].status == 200
+                assert "0 in the book" in get(int(port), "/tour/guestbook")[1]
     finally:
-        execute(DROP[database])
+        execute(database, f"DROP USER IF EXISTS {user}")
 
 
 @pytest.mark.parametrize("proxy_fix", COUNTABLE["proxy_fix"])

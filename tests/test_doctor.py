@@ -10,16 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import copier
 import pytest
 from conftest import COUNTABLE, describe, run
 from test_server import free_port, get
-from test_suites import SERVERS, server
+from test_suites import SERVERS, empty_database
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,14 +32,6 @@ FORMS = [
 STRONG = "3f1c8a5e9b7d20463f1c8a5e9b7d2046"
 MIGRATED = {"database": "sqlite", "proxy_fix": True}
 PROXIED = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "example.com"}
-DATABASE = """
-import sys
-from sqlalchemy import create_engine, text
-from myapp.database import with_driver
-
-with create_engine(with_driver(sys.argv[1]), isolation_level="AUTOCOMMIT").connect() as connection:
-    connection.execute(text(sys.argv[2]))
-"""
 # Runs the command with another table of Pythons, as if years had passed.
 LATER = """
 import json, sys
@@ -94,30 +86,18 @@ class Host:
 @pytest.fixture(scope="module")
 def make_host(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Write a project, make its environment, and where it wants a server a database of its own there."""
-    made: list[tuple[Path, str, str]] = []
+    databases = ExitStack()
 
     def make(database: str, proxy_fix: bool) -> Host:
-        url = server(database) if database in SERVERS else ""
+        url = databases.enter_context(empty_database(database)) if database in SERVERS else ""
         folder = tmp_path_factory.mktemp("doctor") / "myapp"
         answers = {"database": database, "proxy_fix": proxy_fix}
         copier.run_copy(str(template), folder, data=answers, defaults=True, skip_tasks=True, quiet=True)
         run("uv", "sync", cwd=folder)
-        own = ""
-        if url:
-            name = f"doctor_{os.getpid()}_{len(made)}"
-            own = urlsplit(url)._replace(path=f"/{name}").geturl()
-            administer(folder, url, f"CREATE DATABASE {name}")
-            made.append((folder, url, f"DROP DATABASE {name}"))
-        return Host(folder, database, own)
+        return Host(folder, database, url)
 
-    yield make
-    for folder, url, statement in made:
-        administer(folder, url, statement)
-
-
-def administer(folder: Path, url: str, statement: str) -> None:
-    """Make or drop a database."""
-    run(folder / ".venv/bin/python", "-c", DATABASE, url, statement, cwd=folder)
+    with databases:
+        yield make
 
 
 @pytest.fixture(scope="module")

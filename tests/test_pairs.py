@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -25,7 +25,7 @@ from justhtml import JustHTML
 from questionnaire import Questionnaire
 from test_hostile import FREE_TEXT, TEXTS, taken
 from test_server import get, serving
-from test_suites import BIN, SERVERS, install, server
+from test_suites import BIN, SERVERS, empty_database, install
 
 CASES = [case for case in (OFF, ON) if case not in every_pair()] + every_pair()
 # Those of one Python stand together: the environment is made anew for each.
@@ -60,15 +60,6 @@ LOOKS = (
 )
 # The tour shows refusals and errors, and leads to them.
 MEANT = re.compile(r"/tour/(abort/\d+|about/|api/people/0|rules/.+)")
-
-
-DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
-SQL = """
-import sys
-from sqlalchemy import create_engine, text
-with create_engine(sys.argv[1], isolation_level="AUTOCOMMIT").connect() as connection:
-    connection.execute(text(sys.argv[2]))
-"""
 
 
 def texts(number: int, questionnaire: Questionnaire) -> dict[str, str]:
@@ -131,17 +122,11 @@ def project(
 
 
 @pytest.fixture
-def database(answers: dict[str, Any], project: Path) -> Iterator[str]:
+def database(answers: dict[str, Any]) -> Iterator[str]:
     """The address of an empty database for the running app."""
     kind = answers["database"]
-    if kind not in SERVERS:
-        yield ""
-        return
-    url, name = server(kind), f"pairs_{secrets.token_hex(4)}"
-    sql = ("uv", "run", "--no-sync", "python", "-c", SQL, DRIVERS[kind] + url[url.index("://") :])
-    run(*sql, f"CREATE DATABASE {name}", cwd=project)
-    yield f"{url.rpartition('/')[0]}/{name}"
-    run(*sql, f"DROP DATABASE {name}", cwd=project)
+    with empty_database(kind) if kind in SERVERS else nullcontext("") as url:
+        yield url
 
 
 def crawl(visit: Callable[[str], tuple[int, str, str]]) -> dict[str, int]:

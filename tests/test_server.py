@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from typing import Any
 
 import copier
 import pytest
@@ -93,6 +94,20 @@ def production(project: Path) -> Iterator[int]:
     """The port of gunicorn with two workers and a secret."""
     with serving(project, *GUNICORN, FLASK_SECRET_KEY=SECRET) as port:
         yield port
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows what a process has open")
+def test_environment_says_how_many_serve_and_their_heartbeat_waits_for_no_disk(project: Path) -> None:
+    settings: dict[str, Any] = {"FLASK_SECRET_KEY": SECRET, "WEB_CONCURRENCY": "1", "WEB_THREADS": "5"}
+    printed = run(project / ".venv" / "bin" / "gunicorn", "--print-config", cwd=project, **settings).stdout
+    told = dict(re.findall(r"^(\w+) += (.*)$", printed, re.MULTILINE))
+    assert (told["workers"], told["threads"]) == ("1", "5")
+    assert int(told["max_requests"]) > int(told["max_requests_jitter"]) > 0
+
+    with serving(project, "gunicorn", "--bind=127.0.0.1:{port}", **settings) as port:
+        (worker,) = re.findall(r"Booting worker with pid: (\d+)", (project / f"server-{port}.log").read_text())
+        opened = [str(file.resolve()) for file in Path("/proc", worker, "fd").iterdir()]
+        assert any(name.startswith("/dev/shm/") for name in opened)
 
 
 def test_home_page_is_served_in_debug_mode_without_any_setting(project: Path) -> None:

@@ -1,8 +1,11 @@
 """The suite and the checks that a project is written with: where, how and with what they pass."""
 
 import os
+import secrets
 import shutil
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,12 +14,14 @@ import copier
 import pytest
 from conftest import COUNTABLE, OFF, ON, Render, checked, describe, run
 from pytest_copie.plugin import Copie
+from sqlalchemy import NullPool, create_engine, make_url, text
 
 BIN = Path(".venv", "Scripts" if os.name == "nt" else "bin")
 SERVERS = {
     "postgresql": os.environ.get("TEST_POSTGRESQL_URL", "postgresql://root@127.0.0.1:5432/test"),
     "mysql": os.environ.get("TEST_MYSQL_URL", "mysql://root@127.0.0.1:3306/test"),
 }
+DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
 MODEL = '''
 
 class Note(Base):
@@ -59,6 +64,26 @@ def server(database: str) -> str:
             raise
         pytest.skip(f"no {database} server at {address.hostname}:{address.port}: {error}")
     return url
+
+
+def execute(database: str, *statements: str) -> list[tuple[Any, ...]]:
+    """Run statements on a server for tests, as who may do everything there, and read the rows of the last."""
+    url = make_url(server(database)).set(drivername=DRIVERS[database])
+    with create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool).connect() as connection:
+        for statement in statements:
+            result = connection.execute(text(statement))
+        return [tuple(row) for row in result] if result.returns_rows else []
+
+
+@contextmanager
+def empty_database(database: str) -> Iterator[str]:
+    """The address of a database of a test's own on a server, until the test ends."""
+    url, name = server(database), f"flask_starter_{secrets.token_hex(6)}"
+    execute(database, f"CREATE DATABASE {name}")
+    try:
+        yield urlsplit(url)._replace(path=f"/{name}").geturl()
+    finally:
+        execute(database, f"DROP DATABASE {name}")
 
 
 def install(project: Path, *options: str) -> Path:
