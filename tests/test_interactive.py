@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import QUESTIONS
+from questionnaire import Questionnaire
 
 if sys.platform == "win32":
     pytest.skip("pexpect needs a pseudo-terminal, which Windows lacks", allow_module_level=True)
@@ -16,6 +17,7 @@ pexpect = pytest.importorskip("pexpect")
 
 ENTER, DOWN, UP, CLEAR, CTRL_C = "\r", "\x1b[B", "\x1b[A", "\x15", "\x03"
 Start = Callable[..., Any]
+Whole = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @pytest.fixture
@@ -59,7 +61,14 @@ def answers(folder: Path) -> dict[str, Any]:
     return {name: written[name] for name in QUESTIONS}
 
 
-def test_enter_takes_every_default_and_nothing_else_is_asked(start: Start, tmp_path: Path) -> None:
+@pytest.fixture
+def whole(template: Path) -> Whole:
+    """Add to some answers the default of each question that they leave out."""
+    defaults = Questionnaire(template).answer()
+    return lambda answers: {name: answers.get(name, defaults[name]) for name in QUESTIONS}
+
+
+def test_enter_takes_every_default_and_nothing_else_is_asked(start: Start, whole: Whole, tmp_path: Path) -> None:
     terminal = start("--skip-tasks")
     for name in QUESTIONS:
         wait_for(terminal, name)
@@ -67,24 +76,26 @@ def test_enter_takes_every_default_and_nothing_else_is_asked(start: Start, tmp_p
     status, _printed = finish(terminal)
 
     assert status == 0
-    assert answers(tmp_path) == {
-        "project_name": "Myapp",
-        "package_name": "myapp",
-        "description": "A web application made with Flask.",
-        "user_name": "",
-        "user_email": "",
-        "license": "none",
-        "python_version": "3.11",
-        "database": "sqlite",
-        "proxy_fix": False,
-        "docker": True,
-        "ci": "github",
-        "tour": True,
-        "git": True,
-    }
+    assert answers(tmp_path) == whole(
+        {
+            "project_name": "Myapp",
+            "package_name": "myapp",
+            "description": "A web application made with Flask.",
+            "user_name": "",
+            "user_email": "",
+            "license": "none",
+            "python_version": "3.11",
+            "database": "sqlite",
+            "proxy_fix": False,
+            "docker": True,
+            "ci": "github",
+            "tour": True,
+            "git": True,
+        }
+    )
 
 
-def test_typed_answers_arrive(start: Start, tmp_path: Path) -> None:
+def test_typed_answers_arrive(start: Start, whole: Whole, tmp_path: Path) -> None:
     """The package's name is offered after the project's; arrows choose from a list; one key says yes or no."""
     typed = {
         "project_name": CLEAR + "Ada's “Shop” 👍" + ENTER,
@@ -102,27 +113,29 @@ def test_typed_answers_arrive(start: Start, tmp_path: Path) -> None:
         "git": "n",
     }
     terminal = start("--skip-tasks")
-    for name, keys in typed.items():
+    for name in QUESTIONS:
         wait_for(terminal, name)
-        terminal.send(keys)
+        terminal.send(typed.get(name, ENTER))
     status, _printed = finish(terminal)
 
     assert status == 0
-    assert answers(tmp_path) == {
-        "project_name": "Ada's “Shop” 👍",
-        "package_name": "shop",
-        "description": 'Sells "engines", {{ slowly }}.',
-        "user_name": "Ada Lovelace",
-        "user_email": "ada@example.com",
-        "license": "MIT",
-        "python_version": "3.14",
-        "database": "postgresql",
-        "proxy_fix": True,
-        "docker": False,
-        "ci": "gitlab",
-        "tour": False,
-        "git": False,
-    }
+    assert answers(tmp_path) == whole(
+        {
+            "project_name": "Ada's “Shop” 👍",
+            "package_name": "shop",
+            "description": 'Sells "engines", {{ slowly }}.',
+            "user_name": "Ada Lovelace",
+            "user_email": "ada@example.com",
+            "license": "MIT",
+            "python_version": "3.14",
+            "database": "postgresql",
+            "proxy_fix": True,
+            "docker": False,
+            "ci": "gitlab",
+            "tour": False,
+            "git": False,
+        }
+    )
 
 
 def test_bad_answer_is_explained_in_place_and_mended(start: Start, tmp_path: Path) -> None:
