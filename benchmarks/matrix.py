@@ -47,7 +47,7 @@ class Measured:
     """A plugin of pytest that keeps the parts of each case, from whichever process."""
 
     def __init__(self) -> None:
-        self.parts: list[dict[str, float]] = []
+        self.parts: list[Any] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the parts of a case that passed."""

