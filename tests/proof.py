@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -29,9 +30,13 @@ Counted by the tests of this repository. `.ci/run` counts again on each change, 
 |---|---|
 {figures}
 
-| Part | Tests | Seconds of one core each |
+| Kind of test | Tests | Seconds each |
 |---|---|---|
 {times}
+
+| Part of a pair's project | Seconds of one core |
+|---|---|
+{parts}
 """
 
 
@@ -115,6 +120,11 @@ def pairs(cases: list[dict[str, Any]]) -> set[tuple[Any, ...]]:
     return {pair for case in cases for pair in combinations(sorted(case.items()), 2)}
 
 
+def rows(lines: Iterable[Iterable[object]]) -> str:
+    """The lines of a table."""
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
 class Figures:
     """What could be proven, and what is."""
 
@@ -179,12 +189,14 @@ class Figures:
 
     def page(self) -> str:
         """The figures as a page."""
-        times = {
-            kind: f"| {kind} | {len(notes)} | {sum(entry['seconds'] for entry in notes.values()) / len(notes):.1f} |"
+        times = [
+            (kind, len(notes), f"{mean(entry['seconds'] for entry in notes.values()):.1f}")
             for kind, notes in sorted(self.notes.items())
-        }
-        figures = "\n".join(f"| {what} | {proven} |" for what, proven in self.proven().items())
-        return TEXT.format(figures=figures, times="\n".join(times.values()))
+            if kind != "parts"
+        ]
+        cases = self.of("parts")
+        parts = [(part, f"{mean(case[part] for case in cases):.1f}") for part in (cases[0] if cases else ())]
+        return TEXT.format(figures=rows(self.proven().items()), times=rows(times), parts=rows(parts))
 
 
 if __name__ == "__main__":
