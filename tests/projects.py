@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import copier
+import jinja2
 import pytest
 import yaml
 from conftest import ROOT, run
@@ -150,10 +152,23 @@ def missing(project: Path, *, model: bool) -> list[str]:
     return lost
 
 
+COMPILE = jinja2.Environment.compile
+COMPILED: dict[Any, Any] = {}
+
+
+def compile_once(environment: jinja2.Environment, source: Any, name: str | None = None, *file: Any) -> Any:
+    """Compile the name of a file or an expression once for all renders, whose delimiters are the same."""
+    if name is not None:
+        return COMPILE(environment, source, name, *file)
+    if source not in COMPILED:
+        COMPILED[source] = COMPILE(environment, source)
+    return COMPILED[source]
+
+
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Overlook the one warning that 0.1.0 costs whoever turns warnings into errors."""
-    with warnings.catch_warnings():
+def rendering() -> Iterator[None]:
+    """Save a third of the time that Copier takes, and overlook the one warning that 0.1.0 costs."""
+    with warnings.catch_warnings(), patch.object(jinja2.Environment, "compile", compile_once):
         warnings.filterwarnings("ignore", "invalid escape sequence")
         yield
 
@@ -183,7 +198,7 @@ class Projects:
         key = hashlib.sha256(json.dumps([version, data], sort_keys=True).encode()).hexdigest()[:20]
 
         def make(folder: Path) -> None:
-            with quiet():
+            with rendering():
                 copier.run_copy(
                     str(self.template),
                     folder / "myapp",
@@ -204,7 +219,7 @@ class Projects:
     def update(self, project: Path, version: str = NEWEST, edited: bool = False, **data: Any) -> None:
         """Update a project; its suite stays out of it, so that hundreds can be tried."""
         before = yaml.safe_load((project / ANSWERS).read_text(encoding="utf-8"))["_commit"]
-        with quiet():
+        with rendering():
             copier.run_update(
                 project,
                 data=data,
