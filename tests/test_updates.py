@@ -156,7 +156,7 @@ def expect_owned(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [True, False])
-@pytest.mark.parametrize("name", [name for name in WALKS if name != "description"])
+@pytest.mark.parametrize("name", WALKS)
 def test_owners_work_survives_a_changed_answer(projects: Projects, name: str, model: bool) -> None:
     """With a model of their own a database is there; without, it may go."""
     if not model and name != "database":
