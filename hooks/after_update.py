@@ -1,6 +1,7 @@
 """What Copier runs once after ``copier update``, in the project, when the merge is done.
 
 It keeps what the merge would lose: files that the template no longer has but the owner had changed, and migrations.
+It merges what conflicts only because the owner's lines and those of the template stand side by side.
 Then it says what changed, and what conflicts; without conflicts it brings the environment up to date and runs the
 tests. The update stands whatever happens here, so this exits non-zero only where a machine reads the result
 (``CI`` is set). It changes no file that git ignores.
@@ -124,6 +125,35 @@ def same(path: Path, content: bytes) -> bool:
     return path.is_file() and path.read_bytes().replace(b"\r\n", b"\n") == content
 
 
+# A conflict as git writes it: the owner's lines, those of the template before, and those of the template now.
+CONFLICT = re.compile(rb"^<{7} .*\n((?:.*\n)*?)\|{7} .*\n((?:.*\n)*?)={7}\r?\n((?:.*\n)*?)>{7} .*\n", re.MULTILINE)
+
+
+def merge_neighbours(path: Path) -> None:
+    """Merge a file that conflicts only because the owner added lines right beside those that the template changed."""
+    sides = {stage: git("show", f":{stage}:./{path.as_posix()}") for stage in ("2", "1", "3")}
+    if not all(sides.values()):
+        return  # not there on each side
+    with tempfile.TemporaryDirectory() as folder:
+        for stage, content in sides.items():
+            Path(folder, stage).write_bytes(content)
+        merged = git("merge-file", "-p", "--diff3", *(str(Path(folder, stage)) for stage in sides))
+    merged = CONFLICT.sub(beside, merged)
+    if merged and b"<<<<<<< " not in merged:
+        git("reset", "--quiet", "HEAD", "--", str(path))
+        path.write_bytes(merged)
+
+
+def beside(conflict: re.Match[bytes]) -> bytes:
+    """Merge a conflict in which the owner kept all lines, and added some before or behind them."""
+    ours, old, new = conflict.groups()
+    if old and ours.startswith(old):
+        return new + ours[len(old) :]
+    if old and ours.endswith(old):
+        return ours[: -len(old)] + new
+    return conflict[0]
+
+
 # ── What there is to say ───────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -173,6 +203,8 @@ def do_stages(report: Report, options: argparse.Namespace) -> int:
     report.say()
     kept_migrations, gone_migrations, new_migrations = keep_migrations()
     kept = keep_edited(report, options)
+    for path in unmerged():
+        merge_neighbours(path)
     files = {*changed("ACDMRT"), *unmerged(), *added(), *kept, *kept_migrations}
     if not files:
         report.say(f"  Nothing to update: the project has all of {options.version_to}.")

@@ -152,6 +152,17 @@ def missing(project: Path, *, model: bool) -> list[str]:
     return lost
 
 
+def code(project: Path) -> str:
+    """A hash of what a project's suite can see: its code and what that needs, and no licence or README."""
+    metadata = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    seen = [metadata["project"]["dependencies"], metadata["dependency-groups"], metadata["tool"]]
+    digest = hashlib.sha256(json.dumps(seen).encode())
+    for name, content in contents(project).items():
+        if name.startswith(("src/", "tests/", "migrations/", "gunicorn.conf.py", ".flaskenv")):
+            digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:20]
+
+
 COMPILE = jinja2.Environment.compile
 COMPILED: dict[Any, Any] = {}
 
@@ -176,8 +187,8 @@ def rendering() -> Iterator[None]:
 class Projects:
     """Projects of any release with any answers, and their updates."""
 
-    def __init__(self, shared: Path, own: Path, record: Callable[[str, object], None]) -> None:
-        self.shared, self.own, self.record = shared, own, record
+    def __init__(self, shared: Path, own: Path, environment: Path, record: Callable[[str, object], None]) -> None:
+        self.shared, self.own, self.environment, self.record = shared, own, environment, record
         self.template = once(shared / "history", make_history) / "flask-starter"
 
     def questions(self, version: str) -> dict[str, Any]:
@@ -233,6 +244,24 @@ class Projects:
         found = sorted(conflicts(project))
         self.record("update", [before, version, edited, sorted(data), found])
 
+    def expect_green(self, project: Path, *steps: str) -> None:
+        """Run a project's suite after steps of ``flask db``, unless the same code has passed before.
+
+        A worker keeps one environment for all of them; where there is no Python that is new enough, it runs none.
+        """
+        if run("uv", "python", "find", "--offline", cwd=project, check=False).returncode:
+            return
+
+        def make(folder: Path) -> None:
+            env = {"UV_PROJECT_ENVIRONMENT": str(self.environment), "PYTHONDONTWRITEBYTECODE": ""}
+            copy = shutil.copytree(project, folder / "myapp", symlinks=True, ignore=shutil.ignore_patterns(".git"))
+            run("uv", "sync", "--quiet", cwd=copy, check=True, **env)
+            for step in steps:
+                run("uv", "run", "--no-sync", "flask", "db", step, cwd=copy, check=True, **env, FLASK_DEBUG="1")
+            run("uv", "run", "--no-sync", "pytest", "-q", cwd=copy, check=True, **env)
+
+        once(self.shared / f"green-{code(project)}", make)
+
 
 @pytest.fixture
 def projects(
@@ -240,4 +269,5 @@ def projects(
 ) -> Projects:
     """Projects that all processes of the test run share, until one is to be changed."""
     base = tmp_path_factory.getbasetemp()
-    return Projects((base if worker_id == "master" else base.parent) / "projects", tmp_path, record_property)
+    shared = (base if worker_id == "master" else base.parent) / "projects"
+    return Projects(shared, tmp_path, base / "environment", record_property)

@@ -62,11 +62,17 @@ def edit(project: Path, name: str, text: str = "# Edited.\n") -> None:
         file.write(text)
 
 
-def conflict(project: Path, name: str) -> None:
-    """Leave a file as Copier leaves one that it could not merge."""
-    edit(project, name, "<<<<<<< before updating\nours\n=======\ntheirs\n>>>>>>> after updating\n")
-    blob = run("git", "hash-object", "-w", name, cwd=project).stdout.strip()
-    entries = "".join(f"100644 {blob} {stage}\t{name}\n" for stage in (1, 2, 3))
+def conflict(
+    project: Path, name: str, old: str = "", ours: str = "ours\n", new: str = "theirs\n", newline: str = "\n"
+) -> None:
+    """Leave a file as Copier leaves one that it could not merge: here at its end."""
+    text, entries = (project / name).read_text(), ""
+    for stage, end in enumerate((old, ours, new), start=1):
+        (project / name).write_text(text + end, newline=newline)
+        blob = run("git", "hash-object", "-w", name, cwd=project).stdout.strip()
+        entries += f"100644 {blob} {stage}\t{name}\n"
+    text = f"{text}<<<<<<< before updating\n{ours}=======\n{new}>>>>>>> after updating\n"
+    (project / name).write_text(text, newline=newline)
     run(
         "sh",
         "-ec",
@@ -265,6 +271,34 @@ def test_conflict_in_a_migration_is_none(machine: Machine, project: Path) -> Non
     assert "Nothing to update" in after(machine, project)
 
     assert (project / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"], ids=["unix", "windows"])
+@pytest.mark.parametrize(
+    ("ours", "new", "merged"),
+    [
+        ("old\nours\n", "new\n", "new\nours\n"),
+        ("ours\nold\n", "new\n", "ours\nnew\n"),
+        ("old\nours\n", "", "ours\n"),
+        ("ours\n", "new\n", None),
+        ("", "new\n", None),
+        ("old, ours\n", "new\n", None),
+    ],
+)
+def test_lines_beside_those_that_changed_are_no_conflict(
+    machine: Machine, project: Path, ours: str, new: str, merged: str | None, newline: str
+) -> None:
+    """The owner's lines that are changed or gone are one."""
+    text = (project / "README.md").read_text()
+    conflict(project, "README.md", "old\n", ours, new, newline)
+    with_markers = (project / "README.md").read_text()
+
+    printed = after(machine, project)
+
+    assert outcome("merge", printed).startswith("CONFLICTS") is (merged is None)
+    expected = with_markers if merged is None else text + merged
+    assert (project / "README.md").read_bytes() == expected.replace("\n", newline).encode()
+    assert status(project)[0] == ("UU README.md" if merged is None else " M README.md")
 
 
 # ── With Copier ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -59,9 +59,9 @@ class Machine:
         (self.bin / name).write_text(f"#!/bin/sh\n{script}\n")
         (self.bin / name).chmod(0o755)
 
-    def git_commits(self, instead: str) -> None:
-        """Replace one command of git."""
-        self.program("git", f'case "$*" in *--message*) {instead} ;; esac\nexec {shutil.which("git")} "$@"')
+    def git(self, words: str, instead: str) -> None:
+        """Replace what git does where these words are among its own."""
+        self.program("git", f'case "$*" in *{words}*) {instead} ;; esac\nexec {shutil.which("git")} "$@"')
 
     def hook(self, *, git: str = "yes", keep: str = "no", python: str = "3.11") -> list[str]:
         """The hook's command line, run by a Python that has nothing beside it."""
@@ -82,7 +82,7 @@ class Machine:
 
     def hanging(self) -> int:
         """Wait for a program to hang, and name its process."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not (self.hangs.exists() and self.hangs.read_text().endswith("\n")):
             assert time.monotonic() < deadline, "nothing hangs"
             time.sleep(0.01)
@@ -605,7 +605,7 @@ def test_owners_keys_and_hooks_cannot_stop_the_first_commit(machine: Machine, pr
 
 
 def test_repository_that_git_cannot_finish_is_told_with_its_log(machine: Machine, project: Path) -> None:
-    machine.git_commits("echo 'warning: slow'; echo 'fatal: disk full'; exit 128")
+    machine.git("--message", "echo 'warning: slow'; echo 'fatal: disk full'; exit 128")
 
     printed = machine.finish(project)
 
@@ -650,7 +650,7 @@ def test_hook_that_is_interrupted_alone_leaves_nothing_behind(
 ) -> None:
     """Not even for an impatient person; and Copier, which goes on here, would delete the project for a status."""
     if stage == "git":
-        machine.git_commits(HANG)
+        machine.git("--message", HANG)
     else:
         machine.program("uv" if stage == "environment" else "project-python", HANG)
     env = {**os.environ, **machine.env}

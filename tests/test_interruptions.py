@@ -1,4 +1,4 @@
-"""An update that is cut off, or made in an odd place, loses nothing; and the next one works."""
+"""A copy or an update that is cut off, or made in an odd place, loses nothing; and the next one works."""
 
 import os
 import shutil
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from conftest import CONFIG, run
-from projects import NEWEST, Projects, commit, conflicts, contents, status
+from projects import ANSWERS, NEWEST, Projects, answers, commit, conflicts, contents, status
+from test_hooks import HANG, Machine, commits, paste, steps
 
 if sys.platform == "win32":
     pytest.skip("the stand-ins for git are shell scripts, which Windows does not run", allow_module_level=True)
@@ -90,6 +91,66 @@ def test_update_that_is_cut_off_loses_nothing(
     assert run("git", "rev-parse", "HEAD", cwd=project).stdout == head
     assert {name: (project / name).read_bytes() for name in SECRETS} == SECRETS
     expect_updated(projects, project)
+
+
+# What to stop: by which words of git, or as which program.
+COPY_STAGES = {
+    "clone": "clone",
+    "files": "core.fileMode",
+    "environment": "uv",
+    "tests": "project-python",
+    "git": "--message",
+}
+OWN_FILES = {"notes.txt": b"The owner's.", "README.md": b"The owner's as well."}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("stage", "before"),
+    [*((stage, {}) for stage in COPY_STAGES), *((stage, OWN_FILES) for stage in COPY_STAGES if stage != "git")],
+)
+def test_copy_that_is_cut_off_loses_nothing(
+    projects: Projects, tmp_path: Path, stage: str, before: dict[str, bytes], end: int
+) -> None:
+    """Into a new folder, and into one with files of the owner's; the next copy, and what it leaves to do, mend all."""
+    project = tmp_path / "work" / "myapp"
+    (project if before else project.parent).mkdir(parents=True)
+    for name, content in before.items():
+        (project / name).write_bytes(content)
+    machine, sound = Machine(tmp_path / "machine"), Machine(tmp_path / "sound")
+    if stage in ("environment", "tests"):
+        machine.program(COPY_STAGES[stage], HANG)
+    else:  # of the files git is asked about each
+        begun = f"[ -e {project}/pyproject.toml ]" if stage == "files" else "true"
+        machine.git(COPY_STAGES[stage], f"if {begun}; then {HANG}; fi")
+    options = ("--trust", "--defaults", "--quiet", "--skip=README.md", f"--vcs-ref={NEWEST}")
+    given = ("--data=package_name=myapp", "--data=project_name=My App")
+    command = [sys.executable, "-m", "copier", "copy", *options, *given, str(projects.template), str(project)]
+    with subprocess.Popen(
+        command,
+        cwd=project.parent,
+        env={**os.environ, **machine.copiers_env},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as copy:
+        machine.hanging()
+        os.killpg(copy.pid, end)
+    assert copy.returncode
+    assert {name: (project / name).read_bytes() for name in before} == before
+
+    env = {**sound.copiers_env, "PWD": str(project.parent)}
+    printed = run(*command, cwd=project.parent, check=True, **env).stdout
+
+    assert "Traceback" not in printed
+    expected = {**contents(projects.fresh()), **before}
+    del expected[str(ANSWERS)]
+    assert {name: (project / name).read_bytes() for name in expected} == expected
+    assert answers(project) == answers(projects.fresh())
+    paste(steps(printed), project.parent, **env)
+    assert commits(project) == ["Start from flask-starter"]
+    assert status(project) == []
 
 
 def test_dirty_project_is_refused_as_it_is(project: Path) -> None:
