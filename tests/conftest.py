@@ -35,6 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Notary())
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Two processes a core: the tests wait half of their time, for servers, terminals and what they start."""
+    return 2 * (os.cpu_count() or 1)
+
+
 def values(name: str) -> list[Any]:
     """Every value of a question whose values can be counted; for free text, none."""
     question = QUESTIONS[name]

@@ -5,6 +5,7 @@ from the damaged template; the others name the test of this repository that must
 is a test that is missing.
 """
 
+import re
 import shlex
 import shutil
 import sys
@@ -257,10 +258,13 @@ def damage(folder: Path, mutation: Mutation) -> None:
         path.unlink()
 
 
-def notice(project: Path) -> str:
-    """Run a project's own checks, and name the one that fails."""
+def notice(project: Path, mutated: str = "") -> str:
+    """Run a project's own checks, those of the mutated module first, and name the one that fails."""
     install(project, "--quiet")
-    failed = (" ".join(map(str, check)) for check in CHECKS if run(*check, cwd=project, check=False).returncode)
+    module = re.sub(r"\[% .*? %\]", "", Path(mutated).name).partition(".")[0]
+    nearest = [(BIN / "pytest", "-x", "-q", test) for test in sorted(project.glob(f"tests/**/test_{module}.py"))]
+    checks = (*CHECKS[:2], *nearest, *CHECKS[2:])
+    failed = (" ".join(map(str, check)) for check in checks if run(*check, cwd=project, check=False).returncode)
     return next(failed, "")
 
 
@@ -290,7 +294,7 @@ def test_mutation_is_noticed(
             if path.name not in {".venv", ".mypy_cache", "uv.lock"}:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         Questionnaire(source).write(place, **ANSWERS)
-        noticed = bool(notice(place))
+        noticed = bool(notice(place, mutation.file))
     assert noticed, f"{name}: nothing notices"
     record_property("fault", name)
 
