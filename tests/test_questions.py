@@ -401,7 +401,7 @@ def copy(*options: str, template: Path, cwd: Path) -> tuple[int, list[str]]:
 
 
 def test_good_answers_arrive(render: Render) -> None:
-    answers = {
+    answers = {name: choices[-1] for name, choices in COUNTABLE.items()} | {
         "project_name": "Ada's Shop",
         "package_name": "shop",
         "description": "Sells engines.",
