@@ -29,6 +29,14 @@ NARROW: ViewportSize = {"width": 360, "height": 740}
 WIDE: ViewportSize = {"width": 1280, "height": 900}
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 COLOURS = {"runOnly": ["color-contrast"]}
+WRAPPED = """all => all.filter(code => (code.style.whiteSpace = "pre") && code.scrollWidth > code.clientWidth)
+    .map(code => code.innerText)"""
+BROKEN = """all => all.flatMap(code => [...code.childNodes]).filter(part => part.data && !part.data.includes(" "))
+    .filter(part => {
+        const range = document.createRange();
+        range.selectNode(part);
+        return range.getClientRects().length > 1;
+    }).map(part => part.data)"""
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +164,24 @@ def test_axe_finds_nothing_light_dark_and_narrow(page: Page, tour: str, axe: str
         if not follow(page):
             break
     assert not found
+
+
+@pytest.mark.parametrize("width", [1280, 1200])
+def test_each_line_of_code_has_room(page: Page, tour: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(tour)
+    while True:
+        assert page.locator("section[aria-labelledby=code] > .tour-code").evaluate_all(WRAPPED) == [], page.url
+        if not follow(page):
+            break
+
+
+@pytest.mark.parametrize("width", [1280, 1200, 360])
+def test_paths_on_the_home_page_break_between_words(page: Page, tour: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(tour.removesuffix("tour/"))
+    assert page.locator(".steps code").count() > 3
+    assert page.locator(".steps code").evaluate_all(BROKEN) == []
 
 
 @pytest.mark.parametrize("path", ["flash", "uploads", "session", "guestbook", "search?q=x", "abort/404"])

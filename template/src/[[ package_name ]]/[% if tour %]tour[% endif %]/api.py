@@ -6,7 +6,8 @@ from typing import Any
 from flask import abort, current_app, request, url_for
 from flask.typing import ResponseReturnValue
 
-from .pages import bp, page
+from .blueprint import bp
+from .pages import page
 
 
 class Register:

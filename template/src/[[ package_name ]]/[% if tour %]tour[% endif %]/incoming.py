@@ -2,7 +2,8 @@
 
 from flask import current_app, g, request
 
-from .pages import TOPICS, bp, page
+from .blueprint import bp
+from .pages import TOPICS, page
 
 
 @bp.get("/search")

@@ -8,7 +8,9 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import default_exceptions
 from werkzeug.wrappers import Response
 
-from .pages import bp, page
+from .. import errors
+from .blueprint import bp
+from .pages import page
 
 PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
 DOCUMENT = """<!doctype html>
@@ -65,7 +67,7 @@ def go() -> ResponseReturnValue:
 @bp.get("/redirected")
 def redirected() -> str:
     """List the errors."""
-    return page("redirected", errors=ERRORS)
+    return page("redirected", errors.init_app, errors.handle, errors=ERRORS)
 
 
 @bp.get("/abort/<int:code>")

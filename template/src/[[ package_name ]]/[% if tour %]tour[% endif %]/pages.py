@@ -1,4 +1,4 @@
-"""What the pages of the tour have in common: blueprint, order, and the source of each view."""
+"""What the pages of the tour have in common: their order, and the source of each view."""
 
 import inspect
 import re
@@ -7,14 +7,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from flask import Blueprint, current_app, render_template
+from flask import current_app, render_template
 from markupsafe import Markup
 
+from .blueprint import bp
 from .topics import CHAPTERS, INDEX
-
-bp = Blueprint(
-    "tour", __name__, url_prefix="/tour", static_folder="static", template_folder="templates"
-)
 
 TOPICS = [INDEX, *(topic for topics in CHAPTERS.values() for topic in topics)]
 
@@ -50,7 +47,7 @@ def page(name: str, /, *also: Any, **context: Any) -> str:
 
 @cache
 def source(part: Any) -> Markup:
-    """Read the source of a function or class, as it runs here."""
+    """Read the source of a function, class or module, as it runs here."""
     with ONE_BY_ONE:
         return coloured(inspect.getsource(part).rstrip())
 

@@ -4,7 +4,9 @@ from uuid import UUID
 
 from flask import current_app, request, url_for
 
-from .pages import bp, page
+from . import blueprint
+from .blueprint import bp
+from .pages import page
 from .topics import CHAPTERS
 
 
@@ -26,7 +28,7 @@ def rules(value: str | float | UUID) -> str:
         "Value": value,
         "Python type": type(value).__name__,
     }
-    return page("rules", facts=facts)
+    return page("rules", blueprint, facts=facts)
 
 
 @bp.get("/projects/")
@@ -79,4 +81,4 @@ def static_files() -> str:
 @bp.get("/hello/<name>")
 def hello(name: str = "") -> str:
     """Greet whom the address names."""
-    return page("hello", name=name)
+    return page("hello", page, name=name)

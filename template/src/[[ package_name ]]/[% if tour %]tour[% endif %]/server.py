@@ -5,9 +5,10 @@ from time import perf_counter
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from flask import current_app, request
+from flask import Flask, current_app, request
 
-from .pages import bp, page
+from .blueprint import bp
+from .pages import page
 
 
 class ServerTiming:
@@ -27,6 +28,11 @@ class ServerTiming:
         if environ["PATH_INFO"].startswith("/tour/"):
             return self.app(environ, start_timed)
         return self.app(environ, start_response)
+
+
+def init_app(app: Flask) -> None:
+    """Put it around the app, and around what is there already."""
+    app.wsgi_app = ServerTiming(app.wsgi_app)  # type: ignore[method-assign]
 
 
 @bp.get("/wsgi")
@@ -53,7 +59,7 @@ def middleware() -> str:
         "Scheme": request.scheme,
         "Host": request.host,
     }
-    return page("middleware", ServerTiming, facts=facts)
+    return page("middleware", ServerTiming, init_app, facts=facts)
 
 
 @bp.get("/running")

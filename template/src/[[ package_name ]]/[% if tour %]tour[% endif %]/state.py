@@ -16,7 +16,8 @@ from flask import (
 )
 from flask.typing import ResponseReturnValue
 
-from .pages import bp, page
+from .blueprint import bp
+from .pages import page
 
 BISCUITS = ("ginger", "lemon", "oat")
 CATEGORIES = {

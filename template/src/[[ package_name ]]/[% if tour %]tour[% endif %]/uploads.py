@@ -7,7 +7,8 @@ from flask import Response, current_app, flash, redirect, request, send_from_dir
 from flask.typing import ResponseReturnValue
 from werkzeug.utils import secure_filename
 
-from .pages import bp, page
+from .blueprint import bp
+from .pages import page
 
 MAX_BYTES = 1024 * 1024
 MAX_FILES = 10
