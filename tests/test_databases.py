@@ -54,7 +54,7 @@ class Database(NamedTuple):
     def flask(self, *words: str) -> str:
         """Run a command of the app."""
         flask = self.project / ".venv" / "bin" / "flask"
-        return run(flask, *words, cwd=self.project, DATABASE_URL=self.url, FLASK_SECRET_KEY=SECRET).stdout
+        return run(flask, *words, cwd=self.project, DATABASE_URL=self.url).stdout
 
     def drop_connections(self) -> int:
         """Have the server end every connection to the database, which it does in its own time."""
