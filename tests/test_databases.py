@@ -97,6 +97,17 @@ def database(kind: str, project: Path) -> Iterator[Database]:
         made.drop_connections()
 
 
+def test_default_address_is_that_of_createdb(project: Path, kind: str, tmp_path: Path) -> None:
+    """A socket, in the folder that PGHOST names too."""
+    if kind != "postgresql":
+        pytest.skip("MariaDB and MySQL let nobody in without a name")
+
+    done = run(project / ".venv" / "bin" / "flask", "db", "upgrade", cwd=project, check=False, PGHOST=str(tmp_path))
+
+    assert done.returncode
+    assert f'connection to server on socket "{tmp_path}/.s.PGSQL.5432" failed' in done.stdout
+
+
 def test_migrations_go_up_and_down_with_data(database: Database) -> None:
     models = database.project / "src" / "myapp" / "models.py"
     text = models.read_text().replace("DeclarativeBase\n", "DeclarativeBase, Mapped, mapped_column\n", 1)
