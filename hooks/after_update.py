@@ -165,6 +165,8 @@ def number(version: str) -> tuple[int, ...]:
 
 def news(options: argparse.Namespace) -> list[str]:
     """What the changelog says about the versions between, in a line each, what an owner must know first."""
+    if options.version_from == options.version_to:
+        return []
     first, last = number(options.from_number), number(options.to_number)
     lines = []
     for section in re.split(r"^## ", (TEMPLATE / "CHANGELOG.md").read_text("utf-8"), flags=re.MULTILINE)[1:]:

@@ -106,6 +106,14 @@ def test_report_says_what_changed_and_what_is_to_do(machine: Machine, project: P
     assert machine.logs() == []
 
 
+def test_answer_that_changes_brings_no_news(machine: Machine, project: Path) -> None:
+    edit(project, "README.md")
+    number = "0.2.0.post3.dev0+abc"
+    stays = ("--from=v0.2.0-3-gabc", "--to=v0.2.0-3-gabc", f"--from-number={number}", f"--to-number={number}")
+
+    assert "New since" not in after(machine, project, *stays)
+
+
 def test_nothing_new_is_said_and_nothing_is_run(machine: Machine, project: Path) -> None:
     machine.program("uv", "exit 1")
 

@@ -54,7 +54,7 @@ class Database(NamedTuple):
     def flask(self, *words: str) -> str:
         """Run a command of the app."""
         flask = self.project / ".venv" / "bin" / "flask"
-        return run(flask, *words, cwd=self.project, DATABASE_URL=self.url, FLASK_SECRET_KEY=SECRET).stdout
+        return run(flask, *words, cwd=self.project, DATABASE_URL=self.url).stdout
 
     def drop_connections(self) -> int:
         """Have the server end every connection to the database, which it does in its own time."""
@@ -95,6 +95,17 @@ def database(kind: str, project: Path) -> Iterator[Database]:
         made = Database(kind, url, project)
         yield made
         made.drop_connections()
+
+
+def test_default_address_is_that_of_createdb(project: Path, kind: str, tmp_path: Path) -> None:
+    """A socket, in the folder that PGHOST names too."""
+    if kind != "postgresql":
+        pytest.skip("MariaDB and MySQL let nobody in without a name")
+
+    done = run(project / ".venv" / "bin" / "flask", "db", "upgrade", cwd=project, check=False, PGHOST=str(tmp_path))
+
+    assert done.returncode
+    assert f'connection to server on socket "{tmp_path}/.s.PGSQL.5432" failed' in done.stdout
 
 
 def test_migrations_go_up_and_down_with_data(database: Database) -> None:

@@ -194,7 +194,12 @@ def test_wrong_setting_is_named_and_its_cure_mends_it(host: Host, check: str, fa
 
 @pytest.mark.parametrize(
     ("setting", "word"),
-    [({"FLASK_LOG_LEVEL": "loud"}, "INFO"), ({"FLASK_PROXY_FIX_X_FOR": "many"}, "set 0, 1, 2")],
+    [
+        ({"FLASK_LOG_LEVEL": "loud"}, "INFO"),
+        ({"FLASK_PROXY_FIX_X_FOR": "many"}, "set 0, 1, 2"),
+        ({"FLASK_MAX_CONTENT_LENGTH": "16MB"}, "set a whole number"),
+        ({"FLASK_CSRF_TRUSTED_ORIGINS": "accounts.example.com"}, "set origins"),
+    ],
     ids=str,
 )
 def test_setting_that_keeps_the_app_from_starting_is_named(host: Host, setting: dict[str, str], word: str) -> None:

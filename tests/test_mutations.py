@@ -66,9 +66,7 @@ MUTATIONS = {
         f"{APP}/settings.py.jinja", '"SECRET_KEY", "SECRET_KEY_FALL', '"SECRET_KEY_FALL'
     ),
     "False is true": Mutation(f"{APP}/settings.py.jinja", 'case "false" | "no" | "off"', 'case "no" | "off"'),
-    "hosts are not trusted by name": Mutation(
-        f"{APP}/settings.py.jinja", 'hosts.replace(",", " ").split() or None', "None"
-    ),
+    "hosts are not trusted by name": Mutation(f"{APP}/settings.py.jinja", "split(hosts) or None", "None"),
     "stale connections": Mutation(
         f"{APP}/settings.py.jinja",
         '"pool_pre_ping": True',
@@ -91,6 +89,8 @@ MUTATIONS = {
     "origin is not compared": Mutation(
         f"{APP}/csrf.py", "or urlsplit(origin).netloc == request.host", "or bool(origin)"
     ),
+    "trusted origins are one": Mutation(f"{APP}/csrf.py", "split(trusted)", "[trusted]"),
+    "limit that is a text": Mutation(f"{APP}/limits.py", "type(limit) is not int", "limit is True"),
     "same site is the same origin": Mutation(
         f"{APP}/csrf.py", '{"same-origin", "none"}', '{"same-origin", "same-site", "none"}'
     ),

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -187,6 +188,19 @@ def test_cross_site_form_is_refused(production: int) -> None:
     assert get(production, "/", "POST", Sec_Fetch_Site="cross-site")[0].status == 403
     assert get(production, "/", "POST", Origin="https://evil.example")[0].status == 403
     assert get(production, "/", "POST", Sec_Fetch_Site="same-origin")[0].status == 405
+
+
+def test_commands_of_the_readme_need_no_setting(project: Path) -> None:
+    """Nor do the others that serve nobody."""
+    readme = (project / "README.md").read_text()
+    sections = [
+        readme.partition(f"## {title}\n")[2].partition("\n## ")[0] for title in ("Take the tour", "Use the database")
+    ]
+    typed = [re.findall(r"\buv run flask [^`#\n]+", section) for section in sections]
+    assert all(typed)
+
+    for command in (*typed[0], *typed[1], "uv run flask routes", "uv run flask shell"):
+        run(*shlex.split(command), cwd=project)
 
 
 def test_secret_key_runs_without_a_secret_and_without_debug_mode(project: Path) -> None:

@@ -170,7 +170,7 @@ def test_model_gets_a_table_by_migration(render: Render, database: str) -> None:
     url = server(database) if database in SERVERS else ""
 
     def flask(*arguments: str) -> str:
-        return run(commands / "flask", *arguments, cwd=project, FLASK_DEBUG="1", DATABASE_URL=url).stdout
+        return run(commands / "flask", *arguments, cwd=project, DATABASE_URL=url).stdout
 
     try:
         flask("db", "migrate", "--message", "add notes")

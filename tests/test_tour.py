@@ -54,7 +54,7 @@ def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tour") / "myapp"
     copier.run_copy(str(template), folder, defaults=True, skip_tasks=True, quiet=True)
     run("uv", "sync", cwd=folder)
-    run(folder / ".venv" / "bin" / "flask", "db", "upgrade", cwd=folder, FLASK_SECRET_KEY=SECRET)
+    run(folder / ".venv" / "bin" / "flask", "db", "upgrade", cwd=folder)
     return folder
 
 
@@ -338,9 +338,8 @@ def test_switching_off_leaves_no_trace_and_switching_on_brings_it_back(render: R
 
 
 @pytest.mark.slow
-def test_owner_s_migrations_live_on_without_the_tour(render: Render, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_owner_s_migrations_live_on_without_the_tour(render: Render) -> None:
     """The commands are those of the README."""
-    monkeypatch.setenv("FLASK_SECRET_KEY", SECRET)
     project = render()
     commands = project / ".venv" / "bin"
     models = project / "src" / "myapp" / "models.py"

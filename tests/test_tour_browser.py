@@ -45,7 +45,7 @@ def tour(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     folder = tmp_path_factory.mktemp("browser") / "myapp"
     copier.run_copy(str(template), folder, defaults=True, skip_tasks=True, quiet=True)
     run("uv", "sync", cwd=folder)
-    run(folder / ".venv" / "bin" / "flask", "db", "upgrade", cwd=folder, FLASK_DEBUG="1")
+    run(folder / ".venv" / "bin" / "flask", "db", "upgrade", cwd=folder)
     with serving(folder, "flask", "run", "--debug", "--no-reload", "--port={port}") as port:
         yield f"http://127.0.0.1:{port}/tour/"
 

@@ -240,7 +240,7 @@ def migrate(project: Path, url: str) -> None:
     commands = install(project)
 
     def flask(*arguments: str) -> str:
-        return run(commands / "flask", "db", *arguments, cwd=project, FLASK_DEBUG="1", DATABASE_URL=url).stdout
+        return run(commands / "flask", "db", *arguments, cwd=project, DATABASE_URL=url).stdout
 
     assert flask("heads").count("(head)") == 1
     try:

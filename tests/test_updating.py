@@ -59,16 +59,16 @@ def test_files_are_written_again(projects: Projects) -> None:
 
 
 @pytest.mark.slow
-def test_package_is_renamed(projects: Projects) -> None:
+@pytest.mark.parametrize("proxy_fix", [False, True])
+def test_package_is_renamed(projects: Projects, proxy_fix: bool) -> None:
     """To what a fresh project of that name has; and updates go on."""
-    project = projects.project()
+    project = projects.project(data={"proxy_fix": proxy_fix})
     do("rename", project)
-    expected = contents(projects.fresh(data={"package_name": "shop"}))
-    found = contents(project)
-    assert found == expected
+    renamed = {"package_name": "shop", "proxy_fix": proxy_fix}
+    assert contents(project) == contents(projects.fresh(data=renamed))
     do("answer", project)
     assert answers(project)["license"] == "MIT"
-    assert contents(project) == contents(projects.fresh(data={"package_name": "shop", "license": "MIT"}))
+    assert contents(project) == contents(projects.fresh(data={**renamed, "license": "MIT"}))
 
 
 @pytest.mark.slow

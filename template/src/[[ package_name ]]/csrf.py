@@ -6,12 +6,16 @@ session, and JSON endpoints are covered too.
 https://cheatsheetseries.owasp.org/cheatsheets/Cross-Site_Request_Forgery_Prevention_Cheat_Sheet.html
 """
 
+import re
 from urllib.parse import urlsplit
 
 from flask import Flask, current_app, request
 from werkzeug.exceptions import Forbidden
 
+from .settings import ConfigError, split
+
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}  # RFC 9110, section 9.2.1
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
 
 
 class CrossSiteRequest(Forbidden):
@@ -24,7 +28,19 @@ class CrossSiteRequest(Forbidden):
 
 
 def init_app(app: Flask) -> None:
-    """Check every request before its view runs."""
+    """Check every request before its view runs, but for those from ``CSRF_TRUSTED_ORIGINS``.
+
+    :raises ConfigError: for what is no list of origins.
+    """
+    trusted = app.config["CSRF_TRUSTED_ORIGINS"]
+    if isinstance(trusted, str):
+        trusted = split(trusted)
+    if not isinstance(trusted, list) or not all(map(ORIGIN.fullmatch, map(str, trusted))):
+        raise ConfigError(
+            f"FLASK_CSRF_TRUSTED_ORIGINS is {trusted!r}: set origins, such as"
+            " https://accounts.example.com, with a comma between them."
+        )
+    app.config["CSRF_TRUSTED_ORIGINS"] = trusted
     app.before_request(refuse_cross_site)
 
 
