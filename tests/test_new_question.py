@@ -108,7 +108,12 @@ def test_each_kind_of_test_takes_it_up(asked: Path) -> None:
     "tests",
     [
         ("tests/test_files.py", "-k", "pairs"),
-        ("tests/test_questions.py", "tests/test_interactive.py", "-k", "lighthouse or takes_every_default or typed or good_answers"),
+        (
+            "tests/test_questions.py",
+            "tests/test_interactive.py",
+            "-k",
+            "lighthouse or takes_every_default or typed or good_answers",
+        ),
         ("tests/test_updates.py", "-k", "lighthouse"),
         ("tests/test_pairs.py", "-k", "GPL and 3.11 and mysql"),
     ],
