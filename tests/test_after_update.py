@@ -348,6 +348,7 @@ def test_ctrl_c_leaves_a_whole_update(machine: Machine, projects: Projects, proj
     assert (project / "LICENSE").exists()
 
 
+@pytest.mark.slow
 def test_update_ends_with_green_tests(projects: Projects, project: Path) -> None:
     update = ("update", "--trust", "--defaults", f"--vcs-ref={NEWEST}", "--data=database=none", "--data=tour=false")
 

@@ -320,6 +320,7 @@ def test_missing_environment_is_an_error_for_machines_only(
     assert machine.logs() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network", [{"UV_OFFLINE": "1"}, {"HTTPS_PROXY": "http://127.0.0.1:9", "UV_HTTP_RETRIES": "0"}]
 )
@@ -676,6 +677,7 @@ def test_hook_that_is_interrupted_alone_leaves_nothing_behind(
 # ── The hook is a convenience ──────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_skipping_tasks_leaves_a_complete_project(render: Render) -> None:
     project = render()
 

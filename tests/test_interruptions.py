@@ -182,12 +182,14 @@ def test_project_inside_a_larger_repository(projects: Projects, project: Path, t
     assert (outer / "README.md").read_text() == "Of all services.\n"
 
 
+@pytest.mark.slow
 def test_project_whose_folder_was_renamed(projects: Projects, project: Path) -> None:
     project = project.rename(project.with_name("shop"))
 
     expect_updated(projects, project)
 
 
+@pytest.mark.slow
 def test_file_that_the_owner_made_executable(projects: Projects, project: Path) -> None:
     (project / "pyproject.toml").chmod(0o755)
     commit(project)

@@ -99,8 +99,8 @@ def has_python(version: str) -> bool:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where this worker makes its projects."""
-    return tmp_path_factory.mktemp("pairs") / "myapp"
+    """Where this worker makes its projects: a folder whose name trips whoever forgets its quotes."""
+    return tmp_path_factory.mktemp("pairs") / "Ada's “café” app"
 
 
 @pytest.fixture

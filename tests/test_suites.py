@@ -144,7 +144,7 @@ def test_fix_mends_what_it_can(small: Path) -> None:
     assert file.read_text() == sound
 
 
-@pytest.mark.parametrize("answers", [OFF | {"git": True}, ON], ids=describe)
+@pytest.mark.parametrize("answers", [OFF | {"git": True}, pytest.param(ON, marks=pytest.mark.slow)], ids=describe)
 def test_copy_ends_with_green_tests_and_a_clean_repository(
     copie: Copie, template: Path, answers: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,7 +157,7 @@ def test_copy_ends_with_green_tests_and_a_clean_repository(
     assert run("git", "status", "--short", cwd=result.project_dir).stdout == ""
 
 
-@pytest.mark.parametrize("database", [name for name in COUNTABLE["database"] if name != "none"])
+@pytest.mark.parametrize("database", ["sqlite", *(pytest.param(name, marks=pytest.mark.slow) for name in SERVERS)])
 def test_model_gets_a_table_by_migration(render: Render, database: str) -> None:
     """What the README says about the database, done to the letter."""
     project = render(database=database, tour=False)

@@ -323,7 +323,7 @@ def committed(project: Path) -> Path:
     return project
 
 
-@pytest.mark.parametrize("database", ["none", "sqlite"])
+@pytest.mark.parametrize("database", [pytest.param("none", marks=pytest.mark.slow), "sqlite"])
 def test_switching_off_leaves_no_trace_and_switching_on_brings_it_back(render: Render, database: str) -> None:
     project = committed(render("with/myapp", database=database))
     other = {True: files(project), False: files(committed(render("without/myapp", database=database, tour=False)))}

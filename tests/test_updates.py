@@ -64,7 +64,7 @@ WALKS = {
     **{name: [str(QUESTIONS[name]["default"]), second] for name, second in SECOND.items()},
     "project_name": ["My App", SECOND["project_name"]],
 }
-SOON = ["proxy_fix", "tour"]
+SOON = ["proxy_fix"]
 LATER = [pytest.param(name, marks=pytest.mark.slow) for name in WALKS if name not in SOON]
 
 
