@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tomllib
 from collections import OrderedDict
@@ -31,6 +32,8 @@ Render = Callable[..., Path]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep what the tests prove, in the process that hears of all of them."""
+    # In the background of a script Ctrl-C is ignored, by whatever is started there too; the tests press it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Notary())
 

@@ -247,15 +247,16 @@ class Projects:
     def expect_green(self, project: Path, *steps: str) -> None:
         """Run a project's suite after steps of ``flask db``, unless the same code has passed before.
 
-        A worker keeps one environment for all of them; where there is no Python that is new enough, it runs none.
+        A worker keeps one environment for all of them, of the Python that the project asks for, where there is one.
         """
-        if run("uv", "python", "find", "--offline", cwd=project, check=False).returncode:
+        version = answers(project)["python_version"]
+        if run("uv", "python", "find", "--offline", version, cwd=project, check=False).returncode:
             return
 
         def make(folder: Path) -> None:
             env = {"UV_PROJECT_ENVIRONMENT": str(self.environment), "PYTHONDONTWRITEBYTECODE": ""}
             copy = shutil.copytree(project, folder / "myapp", symlinks=True, ignore=shutil.ignore_patterns(".git"))
-            run("uv", "sync", "--quiet", cwd=copy, check=True, **env)
+            run("uv", "sync", "--quiet", "--python", version, cwd=copy, check=True, **env)
             for step in steps:
                 run("uv", "run", "--no-sync", "flask", "db", step, cwd=copy, check=True, **env, FLASK_DEBUG="1")
             run("uv", "run", "--no-sync", "pytest", "-q", cwd=copy, check=True, **env)
