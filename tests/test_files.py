@@ -311,9 +311,7 @@ def test_default_project_is_small(render: Render) -> None:
     assert len([path for path in render(**answers, ci="none").rglob("*") if path.is_file()]) <= 48
 
 
-def test_two_renders_are_the_same(render: Render) -> None:
+def test_two_renders_are_the_same(part: Part, questionnaire: Questionnaire) -> None:
     """No date, no random value: an update would bring it again as a conflict."""
-    first, second = render("first/myapp"), render("second/myapp")
-
-    for path in first.rglob("*"):
-        assert path.is_dir() or path.read_bytes() == (second / path.relative_to(first)).read_bytes()
+    for answers, files in part.projects[:: max(1, len(part.projects) // 50)]:
+        assert questionnaire.project(**answers) == files
