@@ -74,6 +74,11 @@ def home():
 @app.get("/up")
 def up():
     return "up"
+
+
+@app.get("/tour/", endpoint="tour.index")  # which the page links to
+def tour():
+    return "tour"
 """
 START_UP = "import time; start = time.process_time(); {}; print(time.process_time() - start)"
 BARE_START = START_UP.format("import flask_sqlalchemy, flask; flask.Flask('bare')")
