@@ -1,5 +1,6 @@
 """How a project is made in the tests: rendered alone, or with everything that a person's copy does."""
 
+import functools
 import os
 import shutil
 import signal
@@ -93,6 +94,18 @@ def run(*command: str | Path, cwd: Path, check: bool = True, **env: str) -> subp
     )
     assert not check or done.returncode == 0, f"{command} exits {done.returncode}:\n{done.stdout}"
     return done
+
+
+@functools.cache
+def has_python(version: str) -> bool:
+    """Whether this machine has a Python of that version."""
+    return not run("uv", "python", "find", "--offline", version, cwd=ROOT, check=False).returncode
+
+
+def working_copy(template: Path, folder: Path) -> None:
+    """Copy this checkout as it stands, with the history that the tests of updates read."""
+    run("git", "clone", "--quiet", ROOT, folder, cwd=ROOT)
+    shutil.copytree(template, folder, ignore=shutil.ignore_patterns(".git"), dirs_exist_ok=True)
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ import copier
 import jinja2
 import pytest
 import yaml
-from conftest import ROOT, run
+from conftest import ROOT, has_python, run
 
 ANSWERS = Path(".copier-answers.yml")
 NEWEST = "v1000.0.0"  # the working tree's tag, newer than any release
@@ -127,6 +127,9 @@ def own(project: Path, *, model: bool) -> None:
     edit(project, EDITS["files"])
     for name in EDITS["deleted"]:
         (project / name).unlink()
+    commit(project, "Begin")
+    for old, new in EDITS["renamed"].items():
+        (project / old).rename(project / new)
     if model:
         shutil.copytree(OWNER / "model", project, dirs_exist_ok=True)
         edit(project, EDITS["model"])
@@ -139,10 +142,11 @@ def own(project: Path, *, model: bool) -> None:
 
 def missing(project: Path, *, model: bool) -> list[str]:
     """What is missing of the owner's work: lines that are gone, and the files that came back."""
-    lost = [name for name in EDITS["deleted"] if (project / name).exists()]
+    lost = [name for name in (*EDITS["deleted"], *EDITS["renamed"]) if (project / name).exists()]
     for folder in ("files", "model") if model else ("files",):
         for source in (OWNER / folder).rglob("*"):
             name = source.relative_to(OWNER / folder)
+            name = Path(EDITS["renamed"].get(name.parts[0], name.parts[0]), *name.parts[1:])
             if source.is_file() and name.name != "add_product.py":
                 lost += [str(name)] * (source.read_bytes() != (project / name).read_bytes())
         for change in EDITS[folder]:
@@ -250,7 +254,7 @@ class Projects:
         A worker keeps one environment for all of them, of the Python that the project asks for, where there is one.
         """
         version = answers(project)["python_version"]
-        if run("uv", "python", "find", "--offline", version, cwd=project, check=False).returncode:
+        if not has_python(version):
             return
 
         def make(folder: Path) -> None:

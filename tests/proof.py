@@ -98,7 +98,7 @@ class Notary:
             NOTES.write_text(json.dumps({"state": state(), "notes": self.notes}), encoding="utf-8")
         option = session.config.option
         if os.environ.get("REQUIRE_PROOF") and option.markexpr == "slow" and not option.collectonly:
-            from test_pairs import has_python
+            from conftest import has_python
 
             figures = Figures(self.notes)
             self.missing = figures.missing([case for case in figures.cases if has_python(case["python_version"])])

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import copier
 import pytest
 import yaml
-from conftest import COUNTABLE, ROOT, Render, run
+from conftest import COUNTABLE, ROOT, Render, has_python, run
 from projects import Projects
 from questionnaire import Questionnaire
 from test_suites import SERVERS, empty_database
@@ -96,7 +96,7 @@ RUNS += [("gitlab", "postgresql", PYTHONS[0])]
 @pytest.mark.skipif(sys.platform == "win32", reason="the commands are for a Linux runner")
 @pytest.mark.parametrize(("ci", "database", "version"), RUNS, indirect=["database"])
 def test_first_push_is_green(render: Render, tmp_path: Path, ci: str, database: tuple[str, str], version: str) -> None:
-    if run("uv", "python", "find", "--offline", version, cwd=tmp_path, check=False).returncode:
+    if not has_python(version):
         pytest.skip(f"no Python {version} on this machine")
     kind, place = database
     project = render(ci=ci, database=kind, docker=False)

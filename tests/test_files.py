@@ -207,6 +207,11 @@ def test_names_can_be_checked_out_anywhere(part: Part) -> None:
         assert len({name.casefold() for name in files}) == len(files)
 
 
+def test_every_option_is_looked_for() -> None:
+    """A question whose traces nobody knows would pass unnoticed."""
+    assert {name for name, _answer in TRACES} | set(WORDLESS) == COUNTABLE.keys()
+
+
 def imported(name: str, content: bytes) -> set[str]:
     """What a Python file imports from its own package, as paths: ``src/myapp/home/bp``."""
     folder = posixpath.dirname(name)
@@ -311,7 +316,14 @@ def test_default_project_is_small(render: Render) -> None:
     assert len([path for path in render(**answers, ci="none").rglob("*") if path.is_file()]) <= 48
 
 
-def test_two_renders_are_the_same(part: Part, questionnaire: Questionnaire) -> None:
+def test_two_renders_are_the_same(render: Render) -> None:
     """No date, no random value: an update would bring it again as a conflict."""
+    first, second = render("first/myapp"), render("second/myapp")
+
+    for path in first.rglob("*"):
+        assert path.is_dir() or path.read_bytes() == (second / path.relative_to(first)).read_bytes()
+
+
+def test_so_are_two_renders_with_any_answers(part: Part, questionnaire: Questionnaire) -> None:
     for answers, files in part.projects[:: max(1, len(part.projects) // 50)]:
         assert questionnaire.project(**answers) == files

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, run
+from conftest import run, working_copy
 from questionnaire import Questionnaire
 from test_pairs import LOOKS
 from test_suites import BIN, install
@@ -280,9 +280,10 @@ def test_mutation_is_noticed(
 ) -> None:
     mutation = MUTATIONS[name]
     source = tmp_path / "flask-starter"
-    if mutation.by:  # with the history, which tests of updates read
-        run("git", "clone", "--quiet", ROOT, source, cwd=tmp_path)
-    shutil.copytree(template, source, ignore=shutil.ignore_patterns(".git"), dirs_exist_ok=True)
+    if mutation.by:
+        working_copy(template, source)
+    else:
+        shutil.copytree(template, source, ignore=shutil.ignore_patterns(".git"))
     damage(source, mutation)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "")
     if mutation.by:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import COUNTABLE, ROOT, run
+from conftest import COUNTABLE, ROOT, run, working_copy
 
 QUESTION = """\
 lighthouse:
@@ -58,8 +58,7 @@ pytestmark = pytest.mark.slow
 def asked(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of this repository that asks one question more."""
     copy = tmp_path_factory.mktemp("asked") / "flask-starter"
-    run("git", "clone", "--quiet", ROOT, copy, cwd=copy.parent)
-    shutil.copytree(template, copy, ignore=shutil.ignore_patterns(".git"), dirs_exist_ok=True)
+    working_copy(template, copy)
     for name, text in FILES.items():
         (copy / "template" / name).write_text(text)
     factory = copy / "template/src/[[ package_name ]]/__init__.py.jinja"

@@ -5,7 +5,6 @@ other question. Texts come from the corpus of hostile ones. A worker makes one p
 folder, so that each finds its packages installed and compiled; ``uv sync`` removes what a project does not ask for.
 """
 
-import functools
 import os
 import re
 import secrets
@@ -21,7 +20,7 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 import tinycss2
-from conftest import COUNTABLE, OFF, ON, describe, every_pair, run
+from conftest import COUNTABLE, OFF, ON, describe, every_pair, has_python, run
 from justhtml import JustHTML
 from questionnaire import Questionnaire
 from test_hostile import FREE_TEXT, TEXTS, taken
@@ -89,12 +88,6 @@ class Parts(defaultdict[str, float]):
 @pytest.fixture
 def parts() -> Parts:
     return Parts(float)
-
-
-@functools.cache
-def has_python(version: str) -> bool:
-    """Whether this machine has a Python of that version."""
-    return not run("uv", "python", "find", "--offline", version, cwd=Path.cwd(), check=False).returncode
 
 
 @pytest.fixture(scope="module")
