@@ -1,13 +1,14 @@
 """How a project is made in the tests: rendered alone, or with everything that a person's copy does."""
 
-import functools
 import os
 import shutil
 import signal
 import subprocess
 import tomllib
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     for name, question in CONFIG.items()
     if not name.startswith("_") and question.get("when", True) is not False
 }
-pytest_plugins = ("projects", "shards")
-collect_ignore = ["owner"]
+pytest_plugins = ("plugins.compile_once", "projects", "shards")
+collect_ignore = ["owner", "plugins"]
+# For the suites of projects that run by the dozen; those of single tests run without.
+QUICK: dict[str, Any] = {"PYTEST_ADDOPTS": "-p compile_once", "PYTHONPATH": str(ROOT / "tests" / "plugins")}
 Render = Callable[..., Path]
 
 
@@ -96,10 +99,23 @@ def run(*command: str | Path, cwd: Path, check: bool = True, **env: str) -> subp
     return done
 
 
-@functools.cache
+@cache
 def has_python(version: str) -> bool:
     """Whether this machine has a Python of that version."""
     return not run("uv", "python", "find", "--offline", version, cwd=ROOT, check=False).returncode
+
+
+def once(target: Path, make: Callable[[Path], object]) -> Path:
+    """Make a folder once for all processes: the first that is ready wins."""
+    if not target.exists():
+        draft = target.with_name(f"{target.name}-{uuid.uuid4().hex}")
+        draft.mkdir(parents=True)
+        make(draft)
+        try:
+            draft.rename(target)
+        except OSError:  # another process was faster
+            shutil.rmtree(draft)
+    return target
 
 
 def working_copy(template: Path, folder: Path) -> None:
@@ -132,6 +148,28 @@ def own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
         local.env.clear()
         local.env.update(os.environ)
         yield
+
+
+@pytest.fixture(autouse=True)
+def types(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, worker_id: str) -> Iterator[None]:
+    """Keep what mypy learns of the packages, most of its work, for the next test, the other workers and the next run.
+
+    Each worker has a cache of its own, because mypy reads what another one writes; it begins with a copy of the first.
+    """
+    if "MYPY_CACHE_DIR" in os.environ:  # of a run around this one
+        yield
+        return
+    kept = request.config.cache.mkdir("mypy")
+    first, own = kept / "first", kept / worker_id
+
+    def copy_missing(source: Path, target: Path) -> None:
+        for version in source.glob("3.??"):
+            once(target / version.name, partial(shutil.copytree, version, dirs_exist_ok=True))
+
+    copy_missing(first, own)
+    monkeypatch.setenv("MYPY_CACHE_DIR", str(own))
+    yield
+    copy_missing(own, first)
 
 
 @pytest.fixture(scope="session")

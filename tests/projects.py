@@ -1,5 +1,6 @@
 """Projects for the tests of updates: rendered once for each set of answers, committed, changed, compared."""
 
+import functools
 import hashlib
 import json
 import os
@@ -11,30 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import copier
-import jinja2
 import pytest
 import yaml
-from conftest import ROOT, has_python, run
+from conftest import QUICK, ROOT, has_python, once, run
+from questionnaire import Questionnaire
 
 ANSWERS = Path(".copier-answers.yml")
 NEWEST = "v1000.0.0"  # the working tree's tag, newer than any release
-Make = Callable[[Path], None]
-
-
-def once(target: Path, make: Make) -> Path:
-    """Make a folder once for all the processes of a test run: the first that is ready wins."""
-    if not target.exists():
-        draft = target.with_name(f"{target.name}-{uuid.uuid4().hex}")
-        draft.mkdir(parents=True)
-        make(draft)
-        try:
-            draft.rename(target)
-        except OSError:  # another process was faster
-            shutil.rmtree(draft)
-    return target
 
 
 def releases() -> dict[str, str]:
@@ -167,25 +153,18 @@ def code(project: Path) -> str:
     return digest.hexdigest()[:20]
 
 
-COMPILE = jinja2.Environment.compile
-COMPILED: dict[Any, Any] = {}
-
-
-def compile_once(environment: jinja2.Environment, source: Any, name: str | None = None, *file: Any) -> Any:
-    """Compile the name of a file or an expression once for all renders, whose delimiters are the same."""
-    if name is not None:
-        return COMPILE(environment, source, name, *file)
-    if source not in COMPILED:
-        COMPILED[source] = COMPILE(environment, source)
-    return COMPILED[source]
-
-
 @contextmanager
 def rendering() -> Iterator[None]:
-    """Save a third of the time that Copier takes, and overlook the one warning that 0.1.0 costs."""
-    with warnings.catch_warnings(), patch.object(jinja2.Environment, "compile", compile_once):
+    """Overlook the one warning that 0.1.0 costs."""
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "invalid escape sequence")
         yield
+
+
+@functools.cache
+def questionnaire(template: Path, version: str) -> Questionnaire:
+    """What writes the projects of a version, kept for the next one."""
+    return Questionnaire(template, version)
 
 
 class Projects:
@@ -214,15 +193,7 @@ class Projects:
 
         def make(folder: Path) -> None:
             with rendering():
-                copier.run_copy(
-                    str(self.template),
-                    folder / "myapp",
-                    data=data,
-                    defaults=True,
-                    skip_tasks=True,
-                    quiet=True,
-                    vcs_ref=version,
-                )
+                questionnaire(self.template, version).write(folder / "myapp", **data)
             commit(folder / "myapp", "Start")
 
         return once(self.shared / key, make) / "myapp"
@@ -263,7 +234,7 @@ class Projects:
             run("uv", "sync", "--quiet", "--python", version, cwd=copy, check=True, **env)
             for step in steps:
                 run("uv", "run", "--no-sync", "flask", "db", step, cwd=copy, check=True, **env, FLASK_DEBUG="1")
-            run("uv", "run", "--no-sync", "pytest", "-q", cwd=copy, check=True, **env)
+            run("uv", "run", "--no-sync", "pytest", "-q", cwd=copy, check=True, **env, **QUICK)
 
         once(self.shared / f"green-{code(project)}", make)
 

@@ -2,7 +2,6 @@
 
 import functools
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +19,35 @@ def shown(value: object) -> str:
 
 
 class Questionnaire:
-    """The questions of a template, answered in milliseconds because each expression is compiled once."""
+    """The questions of a template, answered in milliseconds because each expression is compiled once.
 
-    def __init__(self, template: Path) -> None:
-        self.source = template.with_name("questionnaire")  # no repository, which Copier would clone
-        shutil.copytree(template, self.source, ignore=shutil.ignore_patterns(".git"), dirs_exist_ok=True)
+    :param version: the release, where the template is a repository; the newest where it is not given.
+    """
+
+    def __init__(self, template: Path, version: str | None = None) -> None:
+        self.template, self.version = template, version
         worker = self.worker({}, "myapp")
         self.env = worker.jinja_env
         self.env.from_string = functools.cache(self.env.from_string)  # type: ignore[assignment]
         self.shared = {"template": worker.template, "jinja_env": self.env}
-        top = self.source / "template"
+        source = worker.template.local_abspath  # of a repository Copier's own clone
+        top = source / "template"
         self.sources = {
-            path.relative_to(top).as_posix(): self.env.get_template(path.relative_to(self.source).as_posix())
+            path.relative_to(top).as_posix(): self.env.get_template(path.relative_to(source).as_posix())
             if path.suffix == ".jinja"
             else path.read_bytes()
             for path in sorted(top.rglob("*"))
             if path.is_file()
         }
+        self.answer()  # which reads all that it wants of the clone
+        worker.template._cleanup()
 
     def worker(self, answers: dict[str, Any], folder: str) -> Worker:
         """What ``copier copy --defaults`` starts with, without the user's settings."""
         return Worker(
-            src_path=str(self.source),
-            dst_path=self.source.with_name("nowhere") / folder,
+            src_path=str(self.template),
+            dst_path=self.template.with_name("nowhere") / folder,
+            vcs_ref=self.version,
             data=answers,
             defaults=True,
             settings=SettingsModel(),

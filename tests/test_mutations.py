@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import run, working_copy
+from conftest import QUICK, run, working_copy
 from questionnaire import Questionnaire
 from test_pairs import LOOKS
 from test_suites import BIN, install
@@ -235,7 +235,8 @@ CHECKS = (
     (BIN / "ruff", "check"),
     (BIN / "ruff", "format", "--check"),
     (BIN / "mypy",),
-    (BIN / "coverage", "run", "-m", "pytest", "-x", "-q"),
+    (BIN / "pytest", "-x", "-q"),
+    (BIN / "coverage", "run", "-m", "pytest", "-q"),
     (BIN / "coverage", "report"),
     *LOOKS,
 )
@@ -263,9 +264,10 @@ def notice(project: Path, mutated: str = "") -> str:
     install(project, "--quiet")
     module = re.sub(r"\[% .*? %\]", "", Path(mutated).name).partition(".")[0]
     nearest = [(BIN / "pytest", "-x", "-q", test) for test in sorted(project.glob(f"tests/**/test_{module}.py"))]
-    checks = (*CHECKS[:2], *nearest, *CHECKS[2:])
-    failed = (" ".join(map(str, check)) for check in checks if run(*check, cwd=project, check=False).returncode)
-    return next(failed, "")
+    for check in (*CHECKS[:2], *nearest, *CHECKS[2:]):
+        if run(*check, cwd=project, check=False, **QUICK).returncode:
+            return " ".join(map(str, check))
+    return ""
 
 
 @pytest.mark.slow
@@ -287,16 +289,15 @@ def test_mutation_is_noticed(
     damage(source, mutation)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "")
     if mutation.by:
-        pytest_alone = ("pytest", "-n0", "-x", "-q", "-p", "no:cacheprovider")
+        pytest_alone = ("pytest", "-n0", "-x", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'run'}")
         done = run(sys.executable, "-m", *pytest_alone, *shlex.split(f"tests/{mutation.by}"), cwd=source, check=False)
-        noticed = "\nFAILED " in done.stdout
+        assert "\nFAILED " in done.stdout, f"{name}: nothing notices\n{done.stdout}"
     else:
         for path in place.glob("*"):
-            if path.name not in {".venv", ".mypy_cache", "uv.lock"}:
+            if path.name not in {".venv", "uv.lock"}:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         Questionnaire(source).write(place, **ANSWERS)
-        noticed = bool(notice(place, mutation.file))
-    assert noticed, f"{name}: nothing notices"
+        assert notice(place, mutation.file), f"{name}: nothing notices"
     record_property("fault", name)
 
 

@@ -20,7 +20,7 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 import tinycss2
-from conftest import COUNTABLE, OFF, ON, describe, every_pair, has_python, run
+from conftest import COUNTABLE, OFF, ON, QUICK, describe, every_pair, has_python, run
 from justhtml import JustHTML
 from questionnaire import Questionnaire
 from test_hostile import FREE_TEXT, TEXTS, taken
@@ -106,7 +106,7 @@ def project(
         pytest.skip(f"no Python {version} on this machine")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "")
     for path in place.glob("*"):
-        if path.name not in {".venv", ".mypy_cache"}:
+        if path.name != ".venv":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     with parts.timed("render"):
         questionnaire.write(place, **answers, **texts(CASES.index(answers), questionnaire))
@@ -163,7 +163,7 @@ def test_project_is_whole(
     for command in metadata["tool"]["poe"]["tasks"]["check"]["sequence"]:
         name, *options = command.split()
         with parts.timed("suite" if name == "coverage" else "lint"):
-            run(project / BIN / name, *options, cwd=project)
+            run(project / BIN / name, *options, cwd=project, **QUICK)
     with parts.timed("lint"):
         for command in LOOKS:
             run(*command, cwd=project)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import copier
 import pytest
-from conftest import COUNTABLE, OFF, ON, Render, checked, describe, has_python, run
+from conftest import COUNTABLE, OFF, ON, QUICK, Render, checked, describe, has_python, run
 from pytest_copie.plugin import Copie
 from sqlalchemy import NullPool, create_engine, make_url, text
 
@@ -195,7 +195,7 @@ def test_model_gets_a_table_by_migration(render: Render, database: str) -> None:
 def test_suite_passes_on_a_server(render: Render, database: str) -> None:
     project = render(database=database)
 
-    tested = run(install(project) / "pytest", "-q", cwd=project, TEST_DATABASE_URL=server(database))
+    tested = run(install(project) / "pytest", "-q", cwd=project, TEST_DATABASE_URL=server(database), **QUICK)
 
     assert "passed" in tested.stdout
     assert not (project / "instance").exists(), "the tests leave the developer's own data alone"
@@ -207,7 +207,7 @@ def test_suite_passes_in_any_order_and_in_pieces(render: Render) -> None:
     install(project)
 
     for seed in ("1", "2"):
-        run("uv", "run", "--with", "pytest-randomly", "pytest", "-q", f"--randomly-seed={seed}", cwd=project)
+        run("uv", "run", "--with", "pytest-randomly", "pytest", "-q", f"--randomly-seed={seed}", cwd=project, **QUICK)
     for file in sorted((project / "tests").glob("test_*.py")):
         run("uv", "run", "pytest", "-q", file, cwd=project)
 
@@ -232,7 +232,7 @@ def test_suite_passes_on_each_python(render: Render, version: str, answers: dict
     commands = install(project, "--python", version)
 
     assert f"Python {version}" in run(commands / "python", "--version", cwd=project).stdout
-    run(commands / "pytest", "-q", cwd=project)
+    run(commands / "pytest", "-q", cwd=project, **QUICK)
     run(commands / "mypy", cwd=project)
 
 

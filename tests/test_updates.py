@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import COUNTABLE, QUESTIONS, ROOT, run
+from conftest import COUNTABLE, QUESTIONS, QUICK, ROOT, run
 from projects import NEWEST, Projects, answers, commit, conflicts, contents, missing, own, releases, status
 from test_suites import SERVERS, install, server
 
@@ -248,7 +248,7 @@ def migrate(project: Path, url: str) -> None:
         flask("check")
     finally:
         flask("downgrade", "base")
-    run(commands / "pytest", "-q", cwd=project)
+    run(commands / "pytest", "-q", cwd=project, **QUICK)
 
 
 @pytest.mark.slow
