@@ -27,7 +27,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     for name, question in CONFIG.items()
     if not name.startswith("_") and question.get("when", True) is not False
 }
-pytest_plugins = ("plugins.compile_once", "projects", "shards")
+pytest_plugins = ("plugins.compile_once", "questionnaire", "projects", "shards")
 collect_ignore = ["owner", "plugins"]
 # For the suites of projects that run by the dozen; those of single tests run without.
 QUICK: dict[str, Any] = {"PYTEST_ADDOPTS": "-p compile_once", "PYTHONPATH": str(ROOT / "tests" / "plugins")}
@@ -156,10 +156,11 @@ def types(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, worke
 
     Each worker has a cache of its own, because mypy reads what another one writes; it begins with a copy of the first.
     """
-    if "MYPY_CACHE_DIR" in os.environ:  # of a run around this one
+    cache: pytest.Cache | None = getattr(request.config, "cache", None)
+    if not cache or "MYPY_CACHE_DIR" in os.environ:  # of a run around this one
         yield
         return
-    kept = request.config.cache.mkdir("mypy")
+    kept = cache.mkdir("mypy")
     first, own = kept / "first", kept / worker_id
 
     def copy_missing(source: Path, target: Path) -> None:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import checked
 from copier._main import Worker
 from copier._settings import SettingsModel
@@ -91,3 +92,9 @@ class Questionnaire:
     def files(self, **answers: Any) -> dict[str, str]:
         """The text of each file that depends on the answers, by its path."""
         return {path: content.decode() for path, content in self.project(".jinja", **answers).items()}
+
+
+@pytest.fixture(scope="session")
+def questionnaire(template: Path) -> Questionnaire:
+    """The questions of this checkout."""
+    return Questionnaire(template)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
-import copier
 import pytest
 from conftest import run
+from questionnaire import Questionnaire
 from test_server import SECRET, free_port, serving
 from test_tour import FORM, PROBLEM, Answer, ask, multipart
 
@@ -86,9 +86,9 @@ class Target(NamedTuple):
         return entries
 
 
-def make(template: Path, folder: Path, **answers: Any) -> Path:
+def make(questionnaire: Questionnaire, folder: Path, **answers: Any) -> Path:
     """A project with its environment, and views that show what reaches them."""
-    copier.run_copy(str(template), folder, data=answers, defaults=True, skip_tasks=True, quiet=True)
+    questionnaire.write(folder, **answers)
     run("uv", "sync", cwd=folder)
     home = folder / "src" / "myapp" / "home.py"
     home.write_text(home.read_text() + VIEWS)
@@ -100,10 +100,10 @@ PROXIED = [pytest.param(False, id="bare"), pytest.param(True, id="proxied", mark
 
 @pytest.fixture(scope="module", params=PROXIED)
 def target(
-    request: pytest.FixtureRequest, template: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, questionnaire: Questionnaire, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Target]:
     """A project on gunicorn, as its own settings have it."""
-    project = make(template, tmp_path_factory.mktemp("attacks") / "myapp", proxy_fix=request.param)
+    project = make(questionnaire, tmp_path_factory.mktemp("attacks") / "myapp", proxy_fix=request.param)
     for secret in (
         "instance/secret_key",
         ".env",

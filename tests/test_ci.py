@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import copier
 import pytest
 import yaml
-from conftest import COUNTABLE, ROOT, Render, has_python, run
+from conftest import COUNTABLE, QUICK, ROOT, Render, has_python, run
 from projects import Projects
 from questionnaire import Questionnaire
 from test_suites import SERVERS, empty_database
@@ -111,7 +110,7 @@ def test_first_push_is_green(render: Render, tmp_path: Path, ci: str, database: 
                 for name, value in variables.items()
             }
             # A runner has its ports to itself, this machine may not.
-            here |= {"CI": "true", "PORT": "0", "UV_PYTHON": version}
+            here |= {"CI": "true", "PORT": "0", "UV_PYTHON": version, **QUICK}
             printed = run(*RUNNER, script, cwd=clone, **here).stdout
             if "poe check" in script:
                 assert f"Python {version}" in printed
@@ -123,21 +122,15 @@ def test_first_push_is_green(render: Render, tmp_path: Path, ci: str, database: 
 
 
 @pytest.fixture(scope="module")
-def forms(template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+def forms(questionnaire: Questionnaire, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
     """A project for each form that the files of a service take; one of them without a container."""
     folder = tmp_path_factory.mktemp("ci")
     made = {}
     for ci in ("github", "gitlab"):
         for kind in DATABASES:
             made[ci, kind] = folder / ci / kind
-            copier.run_copy(
-                str(template),
-                made[ci, kind],
-                data={"ci": ci, "database": kind, "docker": kind != "none", "tour": False},
-                defaults=True,
-                skip_tasks=True,
-                quiet=True,
-            )
+            answers = {"ci": ci, "database": kind, "docker": kind != "none", "tour": False}
+            questionnaire.write(made[ci, kind], **answers)
     return made
 
 
@@ -204,8 +197,8 @@ def test_address_is_that_of_the_service(forms: dict[tuple[str, str], Path], ci: 
 
 
 @pytest.mark.parametrize("oldest", PYTHONS)
-def test_checks_run_on_each_python_from_the_oldest(template: Path, oldest: str) -> None:
-    supported = Questionnaire(template).answer(python_version=oldest)["supported_pythons"]
+def test_checks_run_on_each_python_from_the_oldest(questionnaire: Questionnaire, oldest: str) -> None:
+    supported = questionnaire.answer(python_version=oldest)["supported_pythons"]
 
     assert yaml.safe_load(supported) == PYTHONS[PYTHONS.index(oldest) :]
 

@@ -13,9 +13,9 @@ from threading import Event, Thread
 from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
-import copier
 import pytest
 from conftest import run
+from questionnaire import Questionnaire
 from test_server import SECRET, free_port, serving
 from test_suites import MODEL, SERVERS, empty_database, execute, install, server
 from test_tour import FORM, PROBLEM, ask
@@ -80,10 +80,10 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def project(kind: str, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(kind: str, questionnaire: Questionnaire, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project for that server, with the tour, whose guestbook uses it."""
     folder = tmp_path_factory.mktemp("databases") / "myapp"
-    copier.run_copy(str(template), folder, data={"database": kind}, defaults=True, skip_tasks=True, quiet=True)
+    questionnaire.write(folder, database=kind)
     install(folder)
     return folder
 

@@ -15,9 +15,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import copier
 import pytest
 from conftest import COUNTABLE, describe, has_python, run
+from questionnaire import Questionnaire
 from test_server import free_port, get
 from test_suites import SERVERS, empty_database
 
@@ -84,15 +84,14 @@ class Host:
 
 
 @pytest.fixture(scope="module")
-def make_host(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def make_host(questionnaire: Questionnaire, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Write a project, make its environment, and where it wants a server a database of its own there."""
     databases = ExitStack()
 
     def make(database: str, proxy_fix: bool) -> Host:
         url = databases.enter_context(empty_database(database)) if database in SERVERS else ""
         folder = tmp_path_factory.mktemp("doctor") / "myapp"
-        answers = {"database": database, "proxy_fix": proxy_fix}
-        copier.run_copy(str(template), folder, data=answers, defaults=True, skip_tasks=True, quiet=True)
+        questionnaire.write(folder, database=database, proxy_fix=proxy_fix)
         run("uv", "sync", cwd=folder)
         return Host(folder, database, url)
 

@@ -97,11 +97,6 @@ class Part:
                 yield files
 
 
-@pytest.fixture(scope="module")
-def questionnaire(template: Path) -> Questionnaire:
-    return Questionnaire(template)
-
-
 # Each pair of answers soon; every combination in the longer proof, in parts that fit into memory.
 PARTS = ["pairs", *(pytest.param(database, marks=pytest.mark.slow) for database in COUNTABLE["database"])]
 

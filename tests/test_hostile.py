@@ -14,7 +14,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import copier
 import pytest
 import yaml
 from conftest import COUNTABLE, QUESTIONS, Render, run
@@ -211,11 +210,6 @@ class Page(HTMLParser):
 # ── How it gets there ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture(scope="session")
-def questionnaire(template: Path) -> Questionnaire:
-    return Questionnaire(template)
-
-
 # Serves the home page with each settings module that comes in, one a line.
 SERVER = """
 import json, pathlib, sys
@@ -231,10 +225,10 @@ for line in sys.stdin:
 
 
 @pytest.fixture(scope="session")
-def visit(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Page]]:
+def visit(questionnaire: Questionnaire, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Page]]:
     """The home page of the written app with another settings module: ``visit(code)``."""
     project = tmp_path_factory.mktemp("hostile") / "myapp"
-    copier.run_copy(str(template), project, data={"database": "none"}, defaults=True, skip_tasks=True, quiet=True)
+    questionnaire.write(project, database="none")
     run("uv", "sync", "--quiet", "--no-install-project", "--no-dev", cwd=project)
     with subprocess.Popen(
         ["uv", "run", "--no-sync", "python", "-W", "error", "-c", SERVER],

@@ -62,9 +62,9 @@ def answers(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def whole(template: Path) -> Whole:
+def whole(questionnaire: Questionnaire) -> Whole:
     """Add to some answers the default of each question that they leave out."""
-    defaults = Questionnaire(template).answer()
+    defaults = questionnaire.answer()
     return lambda answers: {name: answers.get(name, defaults[name]) for name in QUESTIONS}
 
 

@@ -302,8 +302,8 @@ def test_mutation_is_noticed(
 
 
 @pytest.mark.slow
-def test_nothing_is_noticed_where_nothing_is_wrong(template: Path, tmp_path: Path) -> None:
+def test_nothing_is_noticed_where_nothing_is_wrong(questionnaire: Questionnaire, tmp_path: Path) -> None:
     """The checks can be green, or the faults would be noticed for no reason of theirs."""
-    Questionnaire(template).write(tmp_path, **ANSWERS)
+    questionnaire.write(tmp_path, **ANSWERS)
 
     assert notice(tmp_path) == ""

@@ -69,11 +69,6 @@ def texts(number: int, questionnaire: Questionnaire) -> dict[str, str]:
     return {name: answers[name] for name in FREE_TEXT}
 
 
-@pytest.fixture(scope="module")
-def questionnaire(template: Path) -> Questionnaire:
-    return Questionnaire(template)
-
-
 class Parts(defaultdict[str, float]):
     """The parts of a case, with the seconds of one core that each takes."""
 

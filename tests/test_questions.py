@@ -156,11 +156,6 @@ def cases(table: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, answer) for name, answers in table.items() for answer in answers]
 
 
-@pytest.fixture(scope="session")
-def questionnaire(template: Path) -> Questionnaire:
-    return Questionnaire(template)
-
-
 # ── The questions themselves ────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -15,9 +15,9 @@ from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
 
-import copier
 import pytest
 from conftest import run
+from questionnaire import Questionnaire
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn and signals are not for Windows")
 SECRET = "3f1c8a5e9b7d20463f1c8a5e9b7d2046"
@@ -33,10 +33,10 @@ def visits() -> str:
 
 
 @pytest.fixture(scope="module")
-def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(questionnaire: Questionnaire, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A default project with its environment, and one view that counts visits in the session."""
     folder = tmp_path_factory.mktemp("server") / "myapp"
-    copier.run_copy(str(template), folder, defaults=True, skip_tasks=True, quiet=True)
+    questionnaire.write(folder)
     run("uv", "sync", cwd=folder)
     home = folder / "src" / "myapp" / "home.py"
     home.write_text(home.read_text() + VISITS)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import copier
 import pytest
 from conftest import COUNTABLE, OFF, ON, QUICK, Render, checked, describe, has_python, run
 from pytest_copie.plugin import Copie
+from questionnaire import Questionnaire
 from sqlalchemy import NullPool, create_engine, make_url, text
 
 BIN = Path(".venv", "Scripts" if os.name == "nt" else "bin")
@@ -93,11 +93,10 @@ def install(project: Path, *options: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def small(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small(questionnaire: Questionnaire, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smallest project, with its environment."""
     project = tmp_path_factory.mktemp("small") / "myapp"
-    answers = checked({"database": "none", "tour": False})
-    copier.run_copy(str(template), project, data=answers, defaults=True, skip_tasks=True, quiet=True)
+    questionnaire.write(project, database="none", tour=False)
     install(project)
     return project
 

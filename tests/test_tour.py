@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import copier
 import pytest
 from conftest import Render, run
+from questionnaire import Questionnaire
 from test_server import GUNICORN, SECRET, serving
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7 * 191 }}"
@@ -49,10 +50,10 @@ def multipart(name: str, content: bytes) -> tuple[bytes, dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(questionnaire: Questionnaire, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A default project with its environment and its tables."""
     folder = tmp_path_factory.mktemp("tour") / "myapp"
-    copier.run_copy(str(template), folder, defaults=True, skip_tasks=True, quiet=True)
+    questionnaire.write(folder)
     run("uv", "sync", cwd=folder)
     run(folder / ".venv" / "bin" / "flask", "db", "upgrade", cwd=folder)
     return folder
@@ -288,10 +289,9 @@ def test_pages_hold_no_script_no_style_and_no_secret(port: int, project: Path) -
             assert secret not in page, path
 
 
-def test_client_behind_a_proxy_is_corrected(template: Path, tmp_path: Path) -> None:
+def test_client_behind_a_proxy_is_corrected(questionnaire: Questionnaire, tmp_path: Path) -> None:
     folder = tmp_path / "myapp"
-    answers = {"proxy_fix": True, "database": "none"}
-    copier.run_copy(str(template), folder, data=answers, defaults=True, skip_tasks=True, quiet=True)
+    questionnaire.write(folder, proxy_fix=True, database="none")
     run("uv", "sync", cwd=folder)
     forwarded = {
         "X-Forwarded-For": "198.51.100.66, 203.0.113.7",

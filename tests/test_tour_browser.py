@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import copier
 import pytest
 from conftest import run
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, ViewportSize, expect, sync_playwright
+from questionnaire import Questionnaire
 from test_server import serving
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -40,10 +40,10 @@ BROKEN = """all => all.flatMap(code => [...code.childNodes]).filter(part => part
 
 
 @pytest.fixture(scope="module")
-def tour(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def tour(questionnaire: Questionnaire, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the tour of a default project, which runs as its README says."""
     folder = tmp_path_factory.mktemp("browser") / "myapp"
-    copier.run_copy(str(template), folder, defaults=True, skip_tasks=True, quiet=True)
+    questionnaire.write(folder)
     run("uv", "sync", cwd=folder)
     run(folder / ".venv" / "bin" / "flask", "db", "upgrade", cwd=folder)
     with serving(folder, "flask", "run", "--debug", "--no-reload", "--port={port}") as port:

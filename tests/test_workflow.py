@@ -60,6 +60,7 @@ def execute(command: str, folder: Path = ROOT, check: bool = True, **env: str) -
         check=check,
         UV_NO_SYNC="1",
         UV_PROJECT_ENVIRONMENT=sys.prefix,
+        MYPY_CACHE_DIR="",  # the one that belongs to this checkout
         **{"PATH": f"{Path(uv).parent}{os.pathsep}{os.environ['PATH']}", **env},
     )
 

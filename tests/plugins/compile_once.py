@@ -2,7 +2,7 @@
 
 Copier makes an environment for each render, and the suite of a project two hundred apps with forty rules each: that
 takes half of the time of both. What comes out depends on the text alone. Suites run without this in the README's first
-command, in what the hooks do after a copy, and in a first push.
+command, and in what the hooks do after a copy or an update.
 """
 
 from collections.abc import Callable
