@@ -3,9 +3,9 @@
     python benchmarks/matrix.py [--cases 8]
 
 It runs cases of tests/test_pairs.py, which lie far apart, first half of them and then all with one worker, then all
-with as many workers as there are cores. A run before that warms the caches of uv and is not counted. Each row gives
-the wall time, the seconds of one core for a case, and the ratio of the wall time to that of half the cases or of one
-worker: 2 for twice the cases and 0.5 for two workers would be straight lines.
+with as many workers as there are cores. A run before that warms the caches of uv and mypy and is not counted. Each row
+gives the wall time, the seconds of one core for a case, and the ratio of the wall time to that of half the cases or of
+one worker: 2 for twice the cases and 0.5 for two workers would be straight lines.
 
 Read the parts first: seconds of one core for each, processes that the case starts included, which do not depend on
 what else the machine does as much as wall time. A case should take no more than 6 on a warm cache. The exit status is 0

@@ -29,7 +29,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
 }
 pytest_plugins = ("plugins.compile_once", "questionnaire", "projects", "shards")
 collect_ignore = ["owner", "plugins"]
-# For the suites of projects that run by the dozen; those of single tests run without.
+# For the suites of projects that run by the dozen.
 QUICK: dict[str, Any] = {"PYTEST_ADDOPTS": "-p compile_once", "PYTHONPATH": str(ROOT / "tests" / "plugins")}
 Render = Callable[..., Path]
 
@@ -38,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep what the tests prove, in the process that hears of all of them."""
     # In the background of a script Ctrl-C is ignored, by whatever is started there too; the tests press it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or thousands of commands would compile the same packages
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Notary())
 

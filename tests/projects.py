@@ -236,7 +236,7 @@ class Projects:
             return
 
         def make(folder: Path) -> None:
-            env = {"UV_PROJECT_ENVIRONMENT": str(self.environment), "PYTHONDONTWRITEBYTECODE": ""}
+            env = {"UV_PROJECT_ENVIRONMENT": str(self.environment)}
             copy = shutil.copytree(project, folder / "myapp", symlinks=True, ignore=shutil.ignore_patterns(".git"))
             run("uv", "sync", "--quiet", "--python", version, cwd=copy, check=True, **env)
             for step in steps:

@@ -277,7 +277,6 @@ def test_mutation_is_noticed(
     template: Path,
     place: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     record_property: Any,
 ) -> None:
     mutation = MUTATIONS[name]
@@ -287,7 +286,6 @@ def test_mutation_is_noticed(
     else:
         shutil.copytree(template, source, ignore=shutil.ignore_patterns(".git"))
     damage(source, mutation)
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "")
     if mutation.by:
         pytest_alone = ("pytest", "-n0", "-x", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'run'}")
         done = run(sys.executable, "-m", *pytest_alone, *shlex.split(f"tests/{mutation.by}"), cwd=source, check=False)

@@ -92,14 +92,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(
-    answers: dict[str, Any], place: Path, questionnaire: Questionnaire, parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def project(answers: dict[str, Any], place: Path, questionnaire: Questionnaire, parts: Parts) -> Path:
     """A project with these answers and nothing of the one before but the packages."""
     version = answers["python_version"]
     if not has_python(version):
         pytest.skip(f"no Python {version} on this machine")
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "")
     for path in place.glob("*"):
         if path.name != ".venv":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
