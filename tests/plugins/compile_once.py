@@ -14,7 +14,7 @@ from jinja2 import Environment
 COMPILED: dict[Any, Any] = {}
 
 
-def once(compile_it: Callable[..., Any], key: Callable[..., Any]) -> Callable[..., Any]:
+def remember(compile_it: Callable[..., Any], key: Callable[..., Any]) -> Callable[..., Any]:
     """Compile only that of which the key was not seen before."""
 
     def compiled(*given: Any) -> Any:
@@ -26,13 +26,13 @@ def once(compile_it: Callable[..., Any], key: Callable[..., Any]) -> Callable[..
     return compiled
 
 
-Environment.compile = once(  # type: ignore[method-assign]
+Environment.compile = remember(  # type: ignore[method-assign]
     Environment.compile,
     lambda environment, source, *name: (type(environment), environment.block_start_string, source, *name[:1]),
 )
 with suppress(ImportError):
     from werkzeug.routing import Rule
 
-    Rule._compile_builder = once(
+    Rule._compile_builder = remember(
         Rule._compile_builder, lambda rule, *unknown: (rule.rule, str(rule.defaults), *unknown, *rule._trace)
     )
