@@ -157,11 +157,11 @@ def types(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, worke
 
     Each worker has a cache of its own, because mypy reads what another one writes; it begins with a copy of the first.
     """
-    cache: pytest.Cache | None = getattr(request.config, "cache", None)
-    if not cache or "MYPY_CACHE_DIR" in os.environ:  # of a run around this one
+    files: pytest.Cache | None = getattr(request.config, "cache", None)
+    if not files or "MYPY_CACHE_DIR" in os.environ:  # of a run around this one
         yield
         return
-    kept = cache.mkdir("mypy")
+    kept = files.mkdir("mypy")
     first, own = kept / "first", kept / worker_id
 
     def copy_missing(source: Path, target: Path) -> None:
