@@ -287,7 +287,7 @@ def test_mutation_is_noticed(
         shutil.copytree(template, source, ignore=shutil.ignore_patterns(".git"))
     damage(source, mutation)
     if mutation.by:
-        pytest_alone = ("pytest", "-n0", "-x", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'run'}")
+        pytest_alone = ("pytest", "-n0", "-x", "-q", "-p", "no:cacheprovider")
         done = run(sys.executable, "-m", *pytest_alone, *shlex.split(f"tests/{mutation.by}"), cwd=source, check=False)
         assert "\nFAILED " in done.stdout, f"{name}: nothing notices\n{done.stdout}"
     else:

@@ -75,7 +75,7 @@ def asked(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def prove(asked: Path, *options: str) -> tuple[int, str]:
     """Run tests of the copy, fast and slow ones; the exit status, and what they print."""
-    alone = ("-m", "pytest", "-n0", "-q", "-p", "no:cacheprovider", f"--basetemp={asked.with_name('run')}")
+    alone = ("-m", "pytest", "-n0", "-q", "-p", "no:cacheprovider")
     done = run(sys.executable, *alone, "-m", "slow or not slow", *options, cwd=asked, check=False)
     return done.returncode, done.stdout
 
