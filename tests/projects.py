@@ -18,6 +18,7 @@ import copier
 import pytest
 import yaml
 from conftest import QUICK, ROOT, has_python, once, run
+from copier._main import Worker
 from copier._vcs import clone
 from questionnaire import Questionnaire
 
@@ -162,8 +163,12 @@ def clone_once(url: str, ref: str, location: str) -> str:
 
 @contextmanager
 def rendering() -> Iterator[None]:
-    """Save the third of an update that Copier takes for five clones, and overlook the one warning that 0.1.0 costs."""
-    with patch("copier._template.clone", clone_once), warnings.catch_warnings():
+    """Save most of an update: five clones, and git's setting, asked for with each file; and overlook 0.1.0's warning.
+
+    The setting matters where a file can be executed, which none of the template's can.
+    """
+    executables = patch.object(Worker, "_sync_git_index_executable_bit")
+    with patch("copier._template.clone", clone_once), executables, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "invalid escape sequence")
         yield
 
