@@ -67,9 +67,11 @@ ON = {name: [answer for answer in answers if answer not in NOTHING][-1] for name
 ON["python_version"] = OFF["python_version"]
 
 
-def every_pair(questions: Mapping[str, list[Any]] = COUNTABLE) -> list[dict[str, Any]]:
-    """A short list of answers in which each pair of values of two questions occurs."""
-    return [case._asdict() for case in AllPairs(OrderedDict(questions))]
+def every_pair() -> list[dict[str, Any]]:
+    """A short list of answers in which each pair of values of two questions occurs: the least, the most, the others."""
+    known = [OFF, ON]
+    others = AllPairs(OrderedDict(COUNTABLE), previously_tested=[[*case.values()] for case in known])
+    return [*known, *(case._asdict() for case in others)]
 
 
 def checked(answers: Mapping[str, Any]) -> dict[str, Any]:
