@@ -163,12 +163,17 @@ def clone_once(url: str, ref: str, location: str) -> str:
 
 @contextmanager
 def rendering() -> Iterator[None]:
-    """Save most of an update: five clones, and git's setting, asked for with each file; and overlook 0.1.0's warning.
+    """Save the half of an update that is of no matter here, and overlook the one warning that 0.1.0 costs.
 
-    The setting matters where a file can be executed, which none of the template's can.
+    Copier makes five clones, reads its questions slowly, and asks git with each file for a setting that matters where
+    a file can be executed, which none of the template's can.
     """
-    executables = patch.object(Worker, "_sync_git_index_executable_bit")
-    with patch("copier._template.clone", clone_once), executables, warnings.catch_warnings():
+    with (
+        patch("copier._template.clone", clone_once),
+        patch("yaml.SafeLoader", yaml.CSafeLoader),
+        patch.object(Worker, "_sync_git_index_executable_bit"),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", "invalid escape sequence")
         yield
 

@@ -254,6 +254,17 @@ def test_files_fit_together(part: Part) -> None:
             assert not missing, f"{file[0]} needs {missing}, which {describe(answers)} does not have"
 
 
+def test_code_is_the_same_for_each_python(part: Part, questionnaire: Questionnaire) -> None:
+    """What passes on a Python that was answered passes there with the answer of an older one."""
+
+    def code(files: Files) -> Files:
+        return {name: content for name, content in files.items() if name.endswith((".py", ".html", ".flaskenv"))}
+
+    for answers, files in part.projects[:: max(1, len(part.projects) // 20)]:
+        for version in COUNTABLE["python_version"]:
+            assert code(questionnaire.project(**{**answers, "python_version": version})) == code(files)
+
+
 def test_these_are_the_files_that_copier_writes(questionnaire: Questionnaire, render: Render) -> None:
     """Byte for byte, in combinations that lie far apart."""
     for number, answers in enumerate(COMBINATIONS[:: len(COMBINATIONS) // 4]):
