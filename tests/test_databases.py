@@ -14,7 +14,7 @@ from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 import pytest
-from conftest import run
+from conftest import ROOT, run
 from questionnaire import Questionnaire
 from test_server import SECRET, free_port, serving
 from test_suites import MODEL, SERVERS, empty_database, execute, install, server
@@ -106,6 +106,21 @@ def test_default_address_is_that_of_createdb(project: Path, kind: str, tmp_path:
 
     assert done.returncode
     assert f'connection to server on socket "{tmp_path}/.s.PGSQL.5432" failed' in done.stdout
+
+
+def test_statements_of_the_readme_take_any_name(questionnaire: Questionnaire, kind: str) -> None:
+    """A word of SQL too. The server reads them, and executes none."""
+    if kind != "mysql":
+        pytest.skip("createdb and createuser take a name as it is")
+    readme = questionnaire.project(package_name="order", database=kind, proxy_fix=True)["README.md"].decode()
+    block = re.search(r"<<SQL [^\n]*\n(.*?\nSQL)\n", readme, re.DOTALL)
+    assert block
+
+    statements = run("bash", "-euc", f"cat <<SQL\n{block[1]}", cwd=ROOT, password="secret").stdout.splitlines()
+
+    assert len(statements) == 3
+    for statement in statements:
+        execute(kind, f'PREPARE statement FROM "{statement}"')
 
 
 def test_migrations_go_up_and_down_with_data(database: Database) -> None:
