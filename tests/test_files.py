@@ -8,6 +8,7 @@ is not looked at again in the next.
 import ast
 import json
 import posixpath
+import random
 import re
 import shutil
 import sys
@@ -260,7 +261,7 @@ def test_code_is_the_same_for_each_python(part: Part, questionnaire: Questionnai
     def code(files: Files) -> Files:
         return {name: content for name, content in files.items() if name.endswith((".py", ".html", ".flaskenv"))}
 
-    for answers, files in part.projects[:: max(1, len(part.projects) // 20)]:
+    for answers, files in random.Random(0).sample(part.projects, k=min(20, len(part.projects))):
         for version in COUNTABLE["python_version"]:
             assert code(questionnaire.project(**{**answers, "python_version": version})) == code(files)
 
