@@ -8,7 +8,6 @@ is not looked at again in the next.
 import ast
 import json
 import posixpath
-import random
 import re
 import shutil
 import sys
@@ -253,17 +252,6 @@ def test_files_fit_together(part: Part) -> None:
         for file in files.items():
             missing = (wants.get(file, set()) - there) | (links.get(file, set()) - files.keys())
             assert not missing, f"{file[0]} needs {missing}, which {describe(answers)} does not have"
-
-
-def test_code_is_the_same_for_each_python(part: Part, questionnaire: Questionnaire) -> None:
-    """What passes on a Python that was answered passes there with the answer of an older one."""
-
-    def code(files: Files) -> Files:
-        return {name: content for name, content in files.items() if name.endswith((".py", ".html", ".flaskenv"))}
-
-    for answers, files in random.Random(0).sample(part.projects, k=min(20, len(part.projects))):
-        for version in COUNTABLE["python_version"]:
-            assert code(questionnaire.project(**{**answers, "python_version": version})) == code(files)
 
 
 def test_these_are_the_files_that_copier_writes(questionnaire: Questionnaire, render: Render) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import OFF, ON, QUICK, Render, checked, describe, run
+from conftest import COUNTABLE, OFF, ON, QUICK, Render, checked, describe, has_python, run
 from pytest_copie.plugin import Copie
 from questionnaire import Questionnaire
 from sqlalchemy import NullPool, create_engine, make_url, text
@@ -219,6 +219,20 @@ def test_suite_needs_no_network(render: Render) -> None:
         pytest.skip("this machine lets nobody take the network away")
 
     run("unshare", "--map-root-user", "--net", commands / "pytest", "-q", cwd=project)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", COUNTABLE["python_version"])
+@pytest.mark.parametrize("answers", [OFF, ON], ids=describe)
+def test_suite_passes_on_each_python(render: Render, version: str, answers: dict[str, Any]) -> None:
+    if not has_python(version):
+        pytest.skip(f"no Python {version} on this machine")
+    project = render(**answers)
+    commands = install(project, "--python", version)
+
+    assert f"Python {version}" in run(commands / "python", "--version", cwd=project).stdout
+    run(commands / "pytest", "-q", cwd=project, **QUICK)
+    run(commands / "mypy", cwd=project)
 
 
 @pytest.mark.slow
