@@ -127,12 +127,6 @@ def working_copy(template: Path, folder: Path) -> None:
     shutil.copytree(template, folder, ignore=shutil.ignore_patterns(".git"), dirs_exist_ok=True)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def own_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep the suites that the tests run apart: pytests in one folder trip over what another is tidying there."""
-    os.environ["PYTEST_DEBUG_TEMPROOT"] = str(tmp_path_factory.mktemp("suites"))
-
-
 @pytest.fixture(autouse=True)
 def own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Give each test an identity for git, and none of this machine's settings."""
@@ -145,7 +139,10 @@ def own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
             "VIRTUAL_ENV",
         }:
             monkeypatch.delenv(name)
-    config = tmp_path_factory.getbasetemp() / "gitconfig"
+    base = tmp_path_factory.getbasetemp()
+    # Pytests that share a folder trip over what another is tidying there.
+    monkeypatch.setenv("PYTEST_DEBUG_TEMPROOT", str(base))
+    config = base / "gitconfig"
     if not config.exists():
         config.write_text("[user]\nname = Ada Lovelace\nemail = ada@example.com\n[init]\ndefaultBranch = main\n")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
