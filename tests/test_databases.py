@@ -14,7 +14,7 @@ from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 import pytest
-from conftest import ROOT, run
+from conftest import run
 from questionnaire import Questionnaire
 from test_server import SECRET, free_port, serving
 from test_suites import MODEL, SERVERS, empty_database, execute, install, server
@@ -108,7 +108,7 @@ def test_default_address_is_that_of_createdb(project: Path, kind: str, tmp_path:
     assert f'connection to server on socket "{tmp_path}/.s.PGSQL.5432" failed' in done.stdout
 
 
-def test_statements_of_the_readme_take_any_name(questionnaire: Questionnaire, kind: str) -> None:
+def test_statements_of_the_readme_take_any_name(questionnaire: Questionnaire, kind: str, tmp_path: Path) -> None:
     """A word of SQL too. The server reads them, and executes none."""
     if kind != "mysql":
         pytest.skip("createdb and createuser take a name as it is")
@@ -116,7 +116,7 @@ def test_statements_of_the_readme_take_any_name(questionnaire: Questionnaire, ki
     block = re.search(r"<<SQL [^\n]*\n(.*?\nSQL)\n", readme, re.DOTALL)
     assert block
 
-    statements = run("bash", "-euc", f"cat <<SQL\n{block[1]}", cwd=ROOT, password="secret").stdout.splitlines()
+    statements = run("bash", "-euc", f"cat <<SQL\n{block[1]}", cwd=tmp_path, password="secret").stdout.splitlines()
 
     assert len(statements) == 3
     for statement in statements:
