@@ -27,10 +27,10 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     for name, question in CONFIG.items()
     if not name.startswith("_") and question.get("when", True) is not False
 }
-pytest_plugins = ("plugins.compile_once", "questionnaire", "projects", "shards")
+pytest_plugins = ("plugins.quick", "questionnaire", "projects", "shards")
 collect_ignore = ["owner", "plugins"]
 # For the suites of projects that run by the dozen.
-QUICK: dict[str, Any] = {"PYTEST_ADDOPTS": "-p compile_once", "PYTHONPATH": str(ROOT / "tests" / "plugins")}
+QUICK: dict[str, Any] = {"PYTEST_ADDOPTS": "-p quick", "PYTHONPATH": str(ROOT / "tests" / "plugins")}
 Render = Callable[..., Path]
 
 

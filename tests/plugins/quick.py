@@ -1,9 +1,9 @@
-"""A plugin for pytest: templates, and rules where there is werkzeug, are compiled once and not for each environment.
+"""A plugin for pytest that spares suites which run by the dozen half of their time, and Copier's renders too.
 
-Copier makes an environment for each render, and the suite of a project two hundred apps with forty rules each: that
-takes half of the time of both. What comes out depends on the text alone. Nor does the collector of garbage look again
-and again through what was imported. Suites run without this in the README's first command, and in what the hooks do
-after a copy or an update.
+Templates, and rules where there is werkzeug, are compiled once and not for each environment: Copier makes one for each
+render, and the suite of a project two hundred apps with forty rules each. What comes out depends on the text alone. And
+the collector of garbage does not look again and again through what was imported. Suites run without this in the
+README's first command, and in what the hooks do after a copy or an update.
 """
 
 import gc
