@@ -12,10 +12,13 @@ from urllib.parse import urlsplit
 from flask import Flask, current_app, request
 from werkzeug.exceptions import Forbidden
 
-from .settings import ConfigError, split
+from .settings import ConfigError
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}  # RFC 9110, section 9.2.1
-ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
+# RFC 6454, section 6.2: no path, no user, no default port.
+ORIGIN = re.compile(
+    r"(?!http:.*:80\Z|https:.*:443\Z)[a-z][a-z0-9+.-]*://([\w.-]+|\[[0-9a-f:]+\])(:\d+)?", re.ASCII
+)
 
 
 class CrossSiteRequest(Forbidden):
@@ -30,16 +33,15 @@ class CrossSiteRequest(Forbidden):
 def init_app(app: Flask) -> None:
     """Check every request before its view runs, but for those from ``CSRF_TRUSTED_ORIGINS``.
 
-    :raises ConfigError: for what is no list of origins.
+    :raises ConfigError: for a value that no Origin header can match.
     """
-    trusted = app.config["CSRF_TRUSTED_ORIGINS"]
-    if isinstance(trusted, str):
-        trusted = split(trusted)
-    if not isinstance(trusted, list) or not all(map(ORIGIN.fullmatch, map(str, trusted))):
-        raise ConfigError(
-            f"FLASK_CSRF_TRUSTED_ORIGINS is {trusted!r}: set origins, such as"
-            " https://accounts.example.com, with a comma between them."
-        )
+    trusted = [str(origin).lower() for origin in app.config["CSRF_TRUSTED_ORIGINS"]]
+    for origin in trusted:
+        if not ORIGIN.fullmatch(origin):
+            raise ConfigError(
+                f"FLASK_CSRF_TRUSTED_ORIGINS holds {origin!r}: set origins as browsers send them,"
+                " such as https://accounts.example.com, without a path or a default port."
+            )
     app.config["CSRF_TRUSTED_ORIGINS"] = trusted
     app.before_request(refuse_cross_site)
 

@@ -21,14 +21,11 @@ LIMITS = ("MAX_CONTENT_LENGTH", "MAX_FORM_MEMORY_SIZE", "MAX_FORM_PARTS")
 def init_app(app: Flask) -> None:
     """Read the body of every request in this way.
 
-    :raises ConfigError: for a limit that is no number.
+    :raises ConfigError: for a limit of 0, with which no form could be sent.
     """
     for name in LIMITS:
-        limit = app.config[name]
-        if limit is not None and (type(limit) is not int or limit < 0):
-            raise ConfigError(
-                f"FLASK_{name} is {limit!r}: set a whole number, such as 1000000, or null for no limit."
-            )
+        if app.config[name] == 0:
+            raise ConfigError(f"FLASK_{name} is 0: set 1 or more, or null for no limit.")
     app.request_class = LimitedRequest
 
 
