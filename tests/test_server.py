@@ -69,7 +69,12 @@ def serving(project: Path, *command: str, **env: str) -> Iterator[int]:
     log = project / f"server-{port}.log"
     with log.open("w") as output:
         server = subprocess.Popen(
-            words, cwd=project, env=os.environ | env, stdout=output, stderr=output, start_new_session=True
+            words,
+            cwd=project,
+            env=os.environ | {"FLASK_TOUR": "true"} | env,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     try:
         deadline = time.monotonic() + 30
