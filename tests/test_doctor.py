@@ -169,14 +169,18 @@ def test_setup_to_the_letter_of_the_readme_is_ready_and_serves(make_host: Any, a
         ("secret", {"FLASK_SECRET_KEY": None, "FLASK_SECRET_KEY_FILE": "/nowhere/secret_key"}),
         ("secret", {"FLASK_SECRET_KEY_FALLBACKS": "o"}),
         ("debug", {"FLASK_DEBUG": "1"}),
+        ("secret", {"FLASK_SECRET_KEY": "$(openssl rand -hex 32)"}),
+        ("secret", {"FLASK_SECRET_KEY": "${FLASK_SECRET_KEY:?missing}"}),
+        ("secret", {"FLASK_SECRET_KEY": "<output of flask secret-key>"}),
         ("debug", {"FLASK_TESTING": "1"}),
+        ("debug", {"FLASK_PROPAGATE_EXCEPTIONS": "1"}),
+        ("debug", {"FLASK_TRAP_HTTP_EXCEPTIONS": "yes"}),
+        ("debug", {"FLASK_TRAP_BAD_REQUEST_ERRORS": "on"}),
         ("hosts", {"FLASK_TRUSTED_HOSTS": None}),
-        ("hosts", {"FLASK_TRUSTED_HOSTS": "*"}),
-        ("hosts", {"FLASK_TRUSTED_HOSTS": "https://example.com/"}),
+        ("tour", {"FLASK_TOUR": "true"}),
         ("cookies", {"FLASK_SESSION_COOKIE_SECURE": "false"}),
         ("cookies", {"FLASK_SESSION_COOKIE_HTTPONLY": "0"}),
         ("cookies", {"FLASK_SESSION_COOKIE_SAMESITE": "None"}),
-        ("cookies", {"FLASK_SESSION_COOKIE_DOMAIN": "example.com"}),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(f"{k}={v}" for k, v in value.items()),
 )
@@ -192,21 +196,81 @@ def test_wrong_setting_is_named_and_its_cure_mends_it(host: Host, check: str, fa
 
 
 @pytest.mark.parametrize(
-    ("setting", "word"),
+    ("name", "value", "word"),
     [
-        ({"FLASK_LOG_LEVEL": "loud"}, "INFO"),
-        ({"FLASK_PROXY_FIX_X_FOR": "many"}, "set 0, 1, 2"),
-        ({"FLASK_MAX_CONTENT_LENGTH": "16MB"}, "set a whole number"),
-        ({"FLASK_CSRF_TRUSTED_ORIGINS": "accounts.example.com"}, "set origins"),
+        ("LOG_LEVEL", "loud", "INFO"),
+        ("PROXY_FIX_X_FOR", "many", "set a whole number"),
+        ("PROXY_FIX_X_FOR", "-1", "set a whole number"),
+        ("MAX_CONTENT_LENGTH", "16MB", "set a whole number"),
+        ("MAX_CONTENT_LENGTH", "0", "set 1 or more"),
+        ("PERMANENT_SESSION_LIFETIME", "1h", "a number of seconds"),
+        ("SESSION_COOKIE_SECURE", "enabled", "set true or false"),
+        ("SESSION_COOKIE_NAME", "__Secure-visit", "requires Secure"),
+        ("SESSION_COOKIE_SAMESITE", "Sometimes", "not Strict, Lax or None"),
+        ("CSRF_TRUSTED_ORIGINS", "accounts.example.com", "set origins"),
+        ("CSRF_TRUSTED_ORIGINS", "https://accounts.example.com:443", "set origins"),
+        ("TRUSTED_HOSTS", "*", "set host names"),
+        ("TRUSTED_HOSTS", "https://example.com/", "set host names"),
     ],
-    ids=str,
 )
-def test_setting_that_keeps_the_app_from_starting_is_named(host: Host, setting: dict[str, str], word: str) -> None:
-    (finding,) = host.doctor(env=host.env | setting)
+def test_setting_that_can_never_work_stops_doctor_and_the_server(host: Host, name: str, value: str, word: str) -> None:
+    env = host.env | {f"FLASK_{name}": value}
+    if word == "requires Secure":
+        env["FLASK_SESSION_COOKIE_SECURE"] = "false"
 
-    assert finding["check"] == "start"
-    assert next(iter(setting)) in finding["what"]
+    (finding,) = host.doctor(env=env)
+
+    assert finding["check"] in ("settings", "start")
+    assert f"FLASK_{name}" in finding["what"] or "session cookie" in finding["what"]
     assert word in finding["what"]
+    served = host.type("gunicorn --check-config", env)
+    assert served.returncode != 0
+    assert finding["what"] in served.stdout
+
+
+@pytest.mark.parametrize("name", ["WEB_CONCURRENCY", "WEB_THREADS"])
+@pytest.mark.parametrize("value", ["0", "auto"])
+def test_count_that_gunicorn_cannot_use_stops_doctor_and_the_server(host: Host, name: str, value: str) -> None:
+    env = host.env | {name: value}
+
+    (finding,) = host.doctor(env=env)
+
+    assert finding["check"] == "server"
+    assert name in finding["what"]
+    assert host.type("gunicorn --check-config", env).returncode != 0
+    cured = dict(re.findall(r"\b(WEB_\w+)=(\d+)", finding["do"]))
+    assert host.doctor(env=host.env | cured) == []
+
+
+def test_secret_file_that_every_user_can_read_is_named_and_its_cure_mends_it(host: Host, tmp_path: Path) -> None:
+    file = tmp_path / "secret key"
+    file.write_text(STRONG)
+    file.chmod(0o644)
+    env = {"FLASK_TRUSTED_HOSTS": "example.com", "FLASK_SECRET_KEY_FILE": str(file)}
+
+    (finding,) = host.doctor(env=env)
+
+    assert finding["check"] == "secret"
+    assert host.type(finding["do"]).returncode == 0
+    assert host.doctor(env=env) == []
+
+
+def test_settings_of_a_parent_directory_are_refused(scratch: Host) -> None:
+    """The flask command would migrate the other app's database."""
+    other = scratch.folder.parent
+    (other / ".env").write_text(f"DATABASE_URL=sqlite:///{other}/other.db\n")
+    (scratch.folder / "instance" / "myapp.db").unlink()
+
+    done = scratch.type("flask db upgrade")
+
+    assert done.returncode != 0
+    assert f"{other}/.env belongs to another project, but sets DATABASE_URL." in " ".join(done.stdout.split())
+    assert "Traceback" not in done.stdout
+    assert not (other / "other.db").exists()
+    (scratch.folder / ".env").touch()
+    assert scratch.type("flask db upgrade").returncode == 0
+    assert not (other / "other.db").exists()
+    assert (scratch.folder / "instance" / "myapp.db").exists()
 
 
 @pytest.mark.parametrize(
