@@ -63,10 +63,10 @@ MUTATIONS = {
     "cookie across sites": Mutation(f"{APP}/settings.py.jinja", 'SAMESITE="Lax"', 'SAMESITE="None"'),
     "two proxies": Mutation(f"{APP}/settings.py.jinja", "PROXY_FIX_X_FOR=1", "PROXY_FIX_X_FOR=2"),
     "all-digit key is a number": Mutation(
-        f"{APP}/settings.py.jinja", '"SECRET_KEY", "SECRET_KEY_FALL', '"SECRET_KEY_FALL'
+        f"{APP}/settings.py.jinja", '"SECRET_KEY", "SECRET_KEY_FILE"', '"SECRET_KEY_FILE"'
     ),
     "False is true": Mutation(f"{APP}/settings.py.jinja", 'case "false" | "no" | "off"', 'case "no" | "off"'),
-    "hosts are not trusted by name": Mutation(f"{APP}/settings.py.jinja", "split(hosts) or None", "None"),
+    "hosts are not trusted by name": Mutation(f"{APP}/settings.py.jinja", "[as_host(host) for", "[host for"),
     "stale connections": Mutation(
         f"{APP}/settings.py.jinja",
         '"pool_pre_ping": True',
@@ -80,6 +80,15 @@ MUTATIONS = {
         f"{APP}/secret.py.jinja", '        refuse_weak(fallback, "FLASK_SECRET_KEY_FALLBACKS")', "        pass"
     ),
     "secrets in git": Mutation("template/.gitignore.jinja", ".env\n", by="test_files.py -k out_of_git"),
+    "a draft on a full disk": Mutation(
+        f"{APP}/secret.py.jinja", "        Path(draft).unlink", "        Path(draft).stat"
+    ),
+    "an empty local key": Mutation(
+        f"{APP}/secret.py.jinja",
+        '    if not key:\n        raise ConfigError(f"{path} is',
+        '    if False:\n        raise ConfigError(f"{path} is',
+    ),
+    "a key that was never expanded": Mutation(f"{APP}/secret.py.jinja", r"openssl.rand|\A(", r"openssl.rand|\A(?!)("),
     # Security.
     "a header less": Mutation(f"{APP}/security.py", '    "X-Content-Type-Options": "nosniff",\n'),
     "inline scripts": Mutation(f"{APP}/security.py", "default-src 'self';", "default-src 'self' 'unsafe-inline';"),
@@ -89,8 +98,19 @@ MUTATIONS = {
     "origin is not compared": Mutation(
         f"{APP}/csrf.py", "or urlsplit(origin).netloc == request.host", "or bool(origin)"
     ),
-    "trusted origins are one": Mutation(f"{APP}/csrf.py", "split(trusted)", "[trusted]"),
-    "limit that is a text": Mutation(f"{APP}/limits.py", "type(limit) is not int", "limit is True"),
+    "an origin with a path": Mutation(f"{APP}/csrf.py", "ORIGIN.fullmatch", "ORIGIN.match"),
+    "commas in a list": Mutation(f"{APP}/settings.py.jinja", 'value.replace(",", " ")', "value"),
+    "limit that is a text": Mutation(
+        f"{APP}/settings.py.jinja", "value is None or (type(value) is int and value >= 0)", "value != 0"
+    ),
+    "no limit of 0": Mutation(f"{APP}/limits.py", "app.config[name] == 0", "app.config[name] == -1"),
+    "debug mode after the defaults": Mutation(f"{APP}/settings.py.jinja", '    app.debug = bool(early["DEBUG"])\n', ""),
+    "a prefix that browsers reject": Mutation(
+        f"{APP}/settings.py.jinja", '"__Host-session" if host_only', '"__Host-session" if True'
+    ),
+    "settings of a parent directory": Mutation(f"{APP}/settings.py.jinja", "    refuse_parent_dotenv()\n", ""),
+    "a public tour": Mutation(f"{APP}/settings.py.jinja", 'TOUR=app.debug or bool(early["TESTING"])', "TOUR=True"),
+    "a tour that nobody notices": Mutation(f"{APP}/doctor.py.jinja", "    (check_tour, False),\n", ""),
     "same site is the same origin": Mutation(
         f"{APP}/csrf.py", '{"same-origin", "none"}', '{"same-origin", "same-site", "none"}'
     ),
