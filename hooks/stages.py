@@ -152,7 +152,7 @@ def find_python(report: Report, version: str) -> str | None:
     """Find a Python that is new enough and can make environments."""
     minor = int(version.partition(".")[2])
     check = f"import sys, venv, ensurepip; sys.exit(sys.version_info < (3, {minor}))"
-    for name in ("python3", "python", *(f"python3.{n}" for n in range(minor, minor + 5)), sys.executable):
+    for name in ("python3", "python", *(f"python3.{n}" for n in range(minor, minor + 10)), sys.executable):
         if report.run(name, "-c", check).returncode == 0:
             return name
     return None
