@@ -58,6 +58,7 @@ def values(name: str) -> list[Any]:
 
 
 COUNTABLE = {name: values(name) for name in QUESTIONS if values(name)}
+PYTHONS: list[str] = COUNTABLE["python_version"]
 # The least and the most that can be asked for, on the oldest Python.
 NOTHING = (False, "none")
 OFF = {
@@ -136,6 +137,7 @@ def own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
             "DATABASE_URL",
             "NO_COLOR",
             "TEST_DATABASE_URL",
+            "UV_PROJECT_ENVIRONMENT",
             "VIRTUAL_ENV",
         }:
             monkeypatch.delenv(name)

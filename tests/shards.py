@@ -1,7 +1,7 @@
 """How the proof is spread over machines: the quick tests run on each Python, the slow ones once, in equal shards.
 
-``pytest --shard=2/4`` runs the second of four shards of what it collects; ``python tests/shards.py`` prints the matrix
-for ``.github/workflows/ci.yml``.
+``pytest --shard=2/4`` runs the second of four shards of what it collects; ``python tests/shards.py`` prints what
+``.github/workflows/ci.yml`` reads: the matrix on Linux, the Pythons of the other systems, and every Python.
 """
 
 import json
@@ -10,7 +10,7 @@ import sys
 from itertools import groupby
 
 import pytest
-from conftest import COUNTABLE, QUESTIONS, ROOT, run
+from conftest import PYTHONS, QUESTIONS, ROOT, run
 
 # A shard has about as many: smaller ones would mostly start servers, build images and make environments.
 TESTS = 200
@@ -50,10 +50,12 @@ def matrix() -> dict[str, list[dict[str, str]]]:
     slow = run(sys.executable, "-m", "pytest", "-n0", "--collect-only", "-q", "-m", "slow", cwd=ROOT).stdout
     shards = math.ceil(slow.count("::test_") / TESTS)
     default = QUESTIONS["python_version"]["default"]
-    rows = [(python, "not slow", "1/1") for python in COUNTABLE["python_version"]]
+    rows = [(python, "not slow", "1/1") for python in PYTHONS]
     rows += [(default, "slow", f"{number}/{shards}") for number in range(1, shards + 1)]
     return {"include": [dict(zip(("python", "tests", "shard"), row, strict=True)) for row in rows]}
 
 
 if __name__ == "__main__":
     print(f"linux={json.dumps(matrix())}")
+    print(f"elsewhere={json.dumps([PYTHONS[0], PYTHONS[-1]])}")
+    print(f"pythons={' '.join(PYTHONS)}")

@@ -14,13 +14,12 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from conftest import COUNTABLE, QUICK, ROOT, Render, has_python, run
+from conftest import COUNTABLE, PYTHONS, QUICK, ROOT, Render, has_python, run
 from projects import Projects
 from questionnaire import Questionnaire
 from test_suites import SERVERS, empty_database
 
 DATABASES = COUNTABLE["database"]
-PYTHONS = COUNTABLE["python_version"]
 # As GitHub calls its shell.
 RUNNER = ("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c")
 SCHEMAS = {

@@ -165,13 +165,6 @@ def test_app_s_user_is_nobody_special_and_owns_its_data_alone(image: str) -> Non
     assert run("docker", "run", "--rm", image, "touch", "/app/file", cwd=ROOT, check=False).returncode
 
 
-def test_python_is_the_newest_that_projects_are_tested_on(render: Render) -> None:
-    dockerfile = (render() / "Dockerfile").read_text()
-
-    assert f"ARG PYTHON_VERSION={COUNTABLE['python_version'][-1]}\n" in dockerfile
-    assert "syntax=" not in dockerfile
-
-
 def test_container_serves_hardened_and_finishes_its_answers_when_stopped(image: str) -> None:
     port = free_port()
     options = [f"--publish=127.0.0.1:{port}:8000", f"--env=FLASK_SECRET_KEY={SECRET}"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import QUESTIONS
+from conftest import PYTHONS, QUESTIONS
 from questionnaire import Questionnaire
 
 if sys.platform == "win32":
@@ -127,7 +127,7 @@ def test_typed_answers_arrive(start: Start, whole: Whole, tmp_path: Path) -> Non
             "user_name": "Ada Lovelace",
             "user_email": "ada@example.com",
             "license": "MIT",
-            "python_version": "3.14",
+            "python_version": PYTHONS[-1],
             "database": "postgresql",
             "proxy_fix": True,
             "docker": False,

@@ -32,7 +32,7 @@ PROMISED: dict[str, dict[str, Any]] = {
         "default": "none",
         "choices": ["none", "MIT", "BSD-3-Clause", "Apache-2.0", "GPL-3.0-or-later"],
     },
-    "python_version": {"type": "str", "default": "3.11", "choices": ["3.11", "3.12", "3.13", "3.14"]},
+    "python_version": {"type": "str", "default": "3.11"},  # its choices: tests/test_pythons.py
     "database": {"type": "str", "default": "sqlite", "choices": ["none", "sqlite", "postgresql", "mysql"]},
     "proxy_fix": {"type": "bool", "default": False},
     "docker": {"type": "bool", "default": "[[ new_project ]]"},
