@@ -390,7 +390,8 @@ def test_without_uv_and_network_pip_says_it_in_a_line(machine: Machine, project:
     (machine.bin / "uv").unlink()
     pip = "echo 'WARNING: Retrying after: Failed to establish a new connection'; exit 1"
     machine.program("project-python", pip)
-    machine.program("python3", f'case "$*" in "-m venv .venv") {UV} ;; *) exec {PYTHON} "$@" ;; esac')
+    # It has ensurepip, which Debian keeps in a package of its own.
+    machine.program("python3", f'case "$*" in "-m venv .venv") {UV} ;; -c*ensurepip*) ;; *) exec {PYTHON} "$@" ;; esac')
 
     printed = machine.finish(project)
 
