@@ -39,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # In the background of a script Ctrl-C is ignored, by whatever is started there too; the tests press it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or thousands of commands would compile the same packages
+    os.environ.pop("UV_PROJECT_ENVIRONMENT", None)  # or a project's `uv sync` would replace what the tests run in
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Notary())
 
@@ -137,7 +138,6 @@ def own_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
             "DATABASE_URL",
             "NO_COLOR",
             "TEST_DATABASE_URL",
-            "UV_PROJECT_ENVIRONMENT",
             "VIRTUAL_ENV",
         }:
             monkeypatch.delenv(name)
