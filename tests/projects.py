@@ -174,7 +174,7 @@ def rendering() -> Iterator[None]:
         patch.object(Worker, "_sync_git_index_executable_bit"),
         warnings.catch_warnings(),
     ):
-        warnings.filterwarnings("ignore", "invalid escape sequence")
+        warnings.filterwarnings("ignore", ".*invalid escape sequence")  # quoted first since Python 3.14
         yield
 
 

@@ -22,7 +22,7 @@ PROOF = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 def unlisted(pythons: list[dict[str, Any]]) -> set[str]:
     """Return the releases of CPython in the output of ``uv python list`` that are not choices.
 
-    Pre-releases do not count, nor Pythons that are older than each choice.
+    Pre-releases and Pythons older than the first choice do not count.
     """
     versions = [python["version"].split(".") for python in pythons if python["implementation"] == "cpython"]
     oldest = int(PYTHONS[0].split(".")[1])
@@ -32,9 +32,9 @@ def unlisted(pythons: list[dict[str, Any]]) -> set[str]:
 
 @pytest.fixture(scope="module")
 def listed() -> list[dict[str, Any]]:
-    """Every Python that uv can install or finds on this machine; without a network, those that it knows itself."""
+    """Return every Python that uv can install or finds on this machine, from the list that is built into uv."""
     command = ("uv", "python", "list", "--offline", "--all-versions", "--output-format=json")
-    # Not together with its warnings, about shims that lead nowhere.
+    # Without standard error, where uv warns about broken shims of pyenv.
     found = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
     return list(json.loads(found.stdout))
 
@@ -49,7 +49,7 @@ def test_newest_python_that_uv_installs_is_a_choice(listed: list[dict[str, Any]]
 def test_each_python_on_this_machine_is_a_choice(listed: list[dict[str, Any]]) -> None:
     here = [python for python in listed if python["path"]]
 
-    assert here, "uv finds not even the Python that runs this"
+    assert here, "uv does not find the Python that runs this test"
     assert not (missing := unlisted(here)), f"Python {', '.join(missing)} is installed here: {ADD}"
 
 
@@ -66,7 +66,7 @@ def test_prereleases_and_other_implementations_are_not_missed() -> None:
 
 
 def test_choices_are_in_order_without_a_gap() -> None:
-    """Everything else takes the first for the oldest, and the last for the newest."""
+    """The first is the oldest and the last is the newest wherever the list is read."""
     oldest, newest = (int(PYTHONS[place].split(".")[1]) for place in (0, -1))
 
     assert [f"3.{minor}" for minor in range(oldest, newest + 1)] == PYTHONS
@@ -95,14 +95,14 @@ def test_image_has_the_newest_python(questionnaire: Questionnaire) -> None:
 
 @pytest.mark.parametrize("version", PYTHONS)
 def test_doctor_knows_when_the_fixes_end(version: str, questionnaire: Questionnaire) -> None:
-    """In the October five years after the release (PEP 602)."""
+    """Security fixes end in the October five years after the release (PEP 602)."""
     doctor = questionnaire.files()["src/myapp/doctor.py"]
 
     assert f'"{version}": {2016 + int(version.split(".")[1])}' in doctor
 
 
 def test_environment_is_made_with_any_python_that_is_new_enough() -> None:
-    """Nor does one that is newer than the choices have to wait for a release of the template."""
+    """A Python that is newer than the choices works without a release of the template."""
     names = []
 
     class Report:
@@ -126,9 +126,7 @@ def block(start: str, end: str) -> str:
     return found[0]
 
 
-bash = pytest.mark.skipif(
-    sys.platform == "win32" or not shutil.which("bash"), reason="no bash of this system's, which runs .ci/run"
-)
+bash = pytest.mark.skipif(sys.platform == "win32" or not shutil.which("bash"), reason=".ci/run needs bash")
 FUNCTIONS = "\n".join(re.findall(r"^(?:say|pythons)\(\) .+$", PROOF, re.MULTILINE))
 
 
@@ -138,15 +136,15 @@ def test_proof_reads_the_choices() -> None:
 
 
 @bash
-@pytest.mark.parametrize("downloads", [True, False], ids=["uv has it", "uv has it not"])
-def test_proof_says_which_python_it_does_without(tmp_path: Path, downloads: bool) -> None:
+@pytest.mark.parametrize("downloads", [True, False], ids=["uv has it", "uv lacks it"])
+def test_proof_reports_each_python_that_it_lacks(tmp_path: Path, downloads: bool) -> None:
     def script(name: str, *lines: str) -> None:
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("\n".join(("#!/bin/sh", *lines, "")))
         file.chmod(0o755)
 
-    # Four of the time after ours: on the PATH, of Debian, of pyenv, and of uv or nobody.
+    # Four future versions: on PATH, from Debian, from pyenv, and from uv or nowhere.
     choices = 'python_version:\n  choices: ["3.96", "3.97", "3.98", "3.99"]\n  default: "3.96"\n'
     (tmp_path / "copier.yml").write_text(choices)
     script("bin/python3.96")
