@@ -95,9 +95,7 @@ MUTATIONS = {
     "HSTS in debug mode": Mutation(f"{APP}/security.py", "https=not app.debug", "https=True"),
     "HSTS over HTTP": Mutation(f"{APP}/security.py", '== "https" else', '!= "ftp" else'),
     "header of a view overwritten": Mutation(f"{APP}/security.py", "if name not in present", "if name"),
-    "origin is not compared": Mutation(
-        f"{APP}/csrf.py", "or urlsplit(origin).netloc == request.host", "or bool(origin)"
-    ),
+    "origin is not compared": Mutation(f"{APP}/csrf.py", 'or origin.endswith(f"://{request.host}")', "or bool(origin)"),
     "an origin with a path": Mutation(f"{APP}/csrf.py", "ORIGIN.fullmatch", "ORIGIN.match"),
     "commas in a list": Mutation(f"{APP}/settings.py.jinja", 'value.replace(",", " ")', "value"),
     "limit that is a text": Mutation(
@@ -118,6 +116,15 @@ MUTATIONS = {
     "reflected host": Mutation(
         f"{APP}/errors.py", "isinstance(error, SecurityError):\n        error.desc", "not error:\n        error.desc"
     ),
+    "error without its response": Mutation(
+        f"{APP}/errors.py", "if error.response is not None", "if not error.code and error.response is not None"
+    ),
+    "API without JSON errors": Mutation(f"{APP}/errors.py", "offered.reverse()", "pass"),
+    "layout without URLs": Mutation(
+        f"{APP}/errors.py", "isinstance(request.routing_exception, BadRequest)", "isinstance(error, SecurityError)"
+    ),
+    "malformed request reaches a view": Mutation(f"{APP}/limits.py", "    app.before_request(refuse_malformed)\n"),
+    "nested JSON is an error of the app": Mutation(f"{APP}/limits.py", "    app.json = JSONProvider(app)\n"),
     "error without its status": Mutation(f"{APP}/errors.py", '"status": error.code, ', ""),
     "error page that may be shared": Mutation(f"{APP}/errors.py", '    response.vary.add("Accept")\n'),
     "forged line": Mutation(f"{APP}/logs.py", '.replace("\\n", "\\\\n")', ""),
@@ -135,10 +142,15 @@ MUTATIONS = {
         f"{MIGRATIONS}/env.py.jinja", "target_metadata=db.metadata, **", "target_metadata=None, **"
     ),
     # Static files.
-    "files are asked for each time": Mutation(f"{APP}/assets.py", "immutable = True", "immutable = False"),
+    "files are asked for each time": Mutation(f"{APP}/assets.py", ", immutable", ""),
     "a stale hash is believed": Mutation(
-        f"{APP}/assets.py", "if version == content_hash(endpoint, **values)", "if version"
+        f"{APP}/assets.py", ' and version == content_hash(endpoint, values.get("filename", ""))', ""
     ),
+    "errors are kept": Mutation(f"{APP}/assets.py", "response.status_code not in {200, 206, 304} or ", ""),
+    "a page in place of a file is kept": Mutation(
+        f"{APP}/assets.py", ' or "Last-Modified" not in response.headers', ""
+    ),
+    "a cookie is kept": Mutation(f"{APP}/assets.py", '"Set-Cookie" not in headers', "headers"),
     # Pages.
     "flash message without a role": Mutation(
         f"{APP}/templates/layout.html.jinja", "'alert' if category == 'error' else 'status'", "'status'"

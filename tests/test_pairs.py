@@ -38,10 +38,7 @@ REGISTERED = ("pytest.fixture", "*.get", "*.post", "*.route", "*.before_request"
 READ_BY_NAME = (
     "request_class",
     "form_data_parser_class",
-    "no_cache",
-    "public",
-    "max_age",
-    "immutable",
+    "permanent",
     "max_content_length",
     "raw",
     "tries",

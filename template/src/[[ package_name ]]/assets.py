@@ -5,8 +5,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeGuard
+from wsgiref.types import WSGIEnvironment
 
-from flask import Flask, current_app, request
+from flask import Flask, current_app, request, wrappers
+from werkzeug.datastructures import Headers
 from werkzeug.security import safe_join
 from werkzeug.wrappers import Response
 
@@ -28,16 +30,31 @@ def init_app(app: Flask) -> None:
     app.after_request(keep_hashed)
 
 
+class HashedFile(wrappers.Response):
+    """A static file whose URL contains the hash of its content."""
+
+    def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
+        """Return the headers, which allow caching unless the response sets a cookie.
+
+        Flask adds the session cookie after the last ``after_request`` function.
+        """
+        headers = super().get_wsgi_headers(environ)
+        if "Set-Cookie" not in headers:
+            headers["Cache-Control"] = f"public, max-age={YEAR}, immutable"
+        return headers
+
+
 def keep_hashed(response: Response) -> Response:
     """Let a file be kept whose URL names the very content; any other is asked for again."""
     endpoint, values = request.endpoint, request.view_args
-    if not is_static(endpoint) or not values or not (version := request.args.get("v")):
+    if not is_static(endpoint) or not values:
         return response
-    if version == content_hash(endpoint, **values):
-        response.cache_control.no_cache = None
-        response.cache_control.public = True
-        response.cache_control.max_age = YEAR
-        response.cache_control.immutable = True
+    # An error or a sign-in page may be sent in place of the file.
+    if response.status_code not in {200, 206, 304} or "Last-Modified" not in response.headers:
+        return response
+    version = request.args.get("v")
+    if version and version == content_hash(endpoint, values.get("filename", "")):
+        return HashedFile.force_type(response)
     return response
 
 
@@ -49,10 +66,11 @@ def is_static(endpoint: str | None) -> TypeGuard[str]:
 def content_hash(endpoint: str, filename: str) -> str | None:
     """Hash a static file, or return None where there is none."""
     room = current_app.blueprints.get(endpoint.rpartition(".")[0], current_app)
-    path = safe_join(room.static_folder or "", filename)
+    # Without a static folder, the endpoint is a view of that name.
+    path = safe_join(room.static_folder, filename) if room.static_folder else None
     try:
-        return hash_file(str(path), Path(str(path)).stat().st_mtime_ns)
-    except OSError:
+        return hash_file(path, Path(path).stat().st_mtime_ns) if path else None
+    except (OSError, ValueError):  # a NUL in the name raises ValueError
         return None
 
 

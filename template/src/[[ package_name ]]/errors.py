@@ -29,6 +29,8 @@ def handle(error: HTTPException) -> Response:
     if isinstance(error, SecurityError):
         error.description = BadRequest.description  # its own repeats the host that was asked for
     response = error.get_response()
+    if error.response is not None:  # a view's own, such as abort(401, response=…)
+        return response
     if wants_json():
         response.content_type = PROBLEM
         response.data = current_app.json.dumps(
@@ -42,17 +44,20 @@ def handle(error: HTTPException) -> Response:
 
 
 def wants_json() -> bool:
-    """Tell whether the client asks for JSON: by a path under ``api`` or by its ``Accept`` header."""
+    """Return whether to answer in JSON: the ``Accept`` header decides.
+
+    Where it accepts both, an ``api`` segment in the path selects JSON, and HTML is the default.
+    """
+    offered = ["text/html", "application/json", PROBLEM]
     if "api" in request.path.split("/"):
-        return True
-    best = request.accept_mimetypes.best_match(["text/html", "application/json", PROBLEM])
-    return best in {"application/json", PROBLEM}
+        offered.reverse()
+    return request.accept_mimetypes.best_match(offered, offered[0]) != "text/html"
 
 
 def page(error: HTTPException) -> str:
     """Render the error in the layout, or plainly where that is impossible."""
-    # Of a host that is not trusted no URL is built, and the layout builds some.
-    if not isinstance(error, SecurityError):
+    # The layout builds URLs, which is impossible for a host that is malformed or not trusted.
+    if not isinstance(request.routing_exception, BadRequest):
         try:
             return render_template("error.html", error=error)
         except Exception:

@@ -1,5 +1,7 @@
 """The body of a request: all of it, and no more than the limits allow, whatever the server says.
 
+Malformed input that Flask and Werkzeug do not handle is refused here too.
+
 Werkzeug leaves three gaps. It takes what a client began to send for all of it, it cuts a long body
 that came in chunks without a word, and it counts and measures the fields of multipart forms alone.
 """
@@ -7,8 +9,9 @@ that came in chunks without a word, and it counts and measures the fields of mul
 from io import BytesIO
 from typing import IO, Any, cast
 
-from flask import Flask, Request
-from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
+from flask import Flask, Request, request
+from flask.json.provider import DefaultJSONProvider
+from werkzeug.exceptions import BadRequest, ClientDisconnected, HTTPException, RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 from werkzeug.utils import cached_property
 from werkzeug.wsgi import LimitedStream
@@ -16,6 +19,7 @@ from werkzeug.wsgi import LimitedStream
 from .settings import ConfigError
 
 LIMITS = ("MAX_CONTENT_LENGTH", "MAX_FORM_MEMORY_SIZE", "MAX_FORM_PARTS")
+PARSED = ("args", "date", "if_modified_since", "if_range", "if_unmodified_since")
 
 
 def init_app(app: Flask) -> None:
@@ -27,6 +31,34 @@ def init_app(app: Flask) -> None:
         if app.config[name] == 0:
             raise ConfigError(f"FLASK_{name} is 0: set 1 or more, or null for no limit.")
     app.request_class = LimitedRequest
+    app.json = JSONProvider(app)
+    app.before_request(refuse_malformed)
+
+
+def refuse_malformed() -> None:
+    """Refuse a query string or a date that cannot be parsed, before a view or ``send_file`` does.
+
+    :raises BadRequest: an error 400.
+    """
+    try:
+        for name in PARSED:
+            getattr(request, name)
+    except (OverflowError, UnicodeDecodeError) as error:
+        raise BadRequest from error
+
+
+class JSONProvider(DefaultJSONProvider):
+    """Parses JSON that may come from anybody."""
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        """Parse JSON.
+
+        :raises ValueError: for malformed JSON, and for JSON that is nested too deeply.
+        """
+        try:
+            return super().loads(s, **kwargs)
+        except RecursionError as error:
+            raise ValueError("The JSON is nested too deeply.") from error
 
 
 class ChunkedBody(LimitedStream):
