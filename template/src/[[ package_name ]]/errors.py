@@ -46,7 +46,7 @@ def handle(error: HTTPException) -> Response:
 def wants_json() -> bool:
     """Return whether to answer in JSON: the ``Accept`` header decides.
 
-    Where it accepts both, an ``api`` segment in the path selects JSON, and HTML is the default.
+    If it prefers neither, JSON is sent where the path has a segment ``api``, and HTML elsewhere.
     """
     offered = ["text/html", "application/json", PROBLEM]
     if "api" in request.path.split("/"):

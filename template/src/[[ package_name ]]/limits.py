@@ -13,13 +13,14 @@ from flask import Flask, Request, request
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import BadRequest, ClientDisconnected, HTTPException, RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
+from werkzeug.http import parse_date
 from werkzeug.utils import cached_property
 from werkzeug.wsgi import LimitedStream
 
 from .settings import ConfigError
 
 LIMITS = ("MAX_CONTENT_LENGTH", "MAX_FORM_MEMORY_SIZE", "MAX_FORM_PARTS")
-PARSED = ("args", "date", "if_modified_since", "if_range", "if_unmodified_since")
+DATES = ("HTTP_DATE", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_RANGE", "HTTP_IF_UNMODIFIED_SINCE")
 
 
 def init_app(app: Flask) -> None:
@@ -36,13 +37,16 @@ def init_app(app: Flask) -> None:
 
 
 def refuse_malformed() -> None:
-    """Refuse a query string or a date that cannot be parsed, before a view or ``send_file`` does.
+    """Refuse a query string or a date that cannot be parsed, before a view or ``send_file`` fails.
+
+    Python 3.14 ignores such a date, as RFC 9110 asks.
 
     :raises BadRequest: an error 400.
     """
     try:
-        for name in PARSED:
-            getattr(request, name)
+        request.query_string.decode()
+        for name in DATES:
+            parse_date(request.environ.get(name))
     except (OverflowError, UnicodeDecodeError) as error:
         raise BadRequest from error
 
