@@ -116,7 +116,7 @@ KNOWN = [
 TOKENS = """
 /static/style.css text/html application/json multipart/form-data form-data */* bytes= gzip utf-8 utf-7 identity chunked
 Basic Bearer Digest http:// https:// localhost example.com [::1] [ ] : ; , = == q= v= * % %00 %ff %2f .. // / \\ ? # @
-boundary=x charset= name= filename= filename*= filename*0*= UTF-8'' x QQ== " W/ -
+boundary=x charset= name= filename= filename*= filename*0*= UTF-8'' x QQ== " W/ - page= q=
 """
 NAMES = """
 Accept Accept-Charset Accept-Encoding Accept-Language Access-Control-Request-Headers Access-Control-Request-Method

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -67,11 +68,10 @@ def content_hash(endpoint: str, filename: str) -> str | None:
     """Hash a static file, or return None where there is none."""
     room = current_app.blueprints.get(endpoint.rpartition(".")[0], current_app)
     # Without a static folder, the endpoint is a view of that name.
-    path = safe_join(room.static_folder, filename) if room.static_folder else None
-    try:
-        return hash_file(path, Path(path).stat().st_mtime_ns) if path else None
-    except (OSError, ValueError):  # a NUL in the name raises ValueError
-        return None
+    if room.static_folder and (path := safe_join(room.static_folder, filename)):
+        with suppress(OSError, ValueError):  # a NUL in the name raises ValueError
+            return hash_file(path, Path(path).stat().st_mtime_ns)
+    return None
 
 
 @lru_cache(maxsize=1024)
