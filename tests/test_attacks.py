@@ -222,6 +222,9 @@ def test_count_beyond_the_one_proxy_believes_the_client_and_the_doctor_says_so(t
         "evil.example:80#example.com",
         "",
         "xn--e",
+        "evil.example\x85\x9b2J{}",
+        "evil.example\t%s",
+        "evil.example" + "x" * 4000,
     ],
 )
 def test_forged_host_is_refused(target: Target, host: str) -> None:
@@ -234,6 +237,10 @@ def test_forged_host_is_refused(target: Target, host: str) -> None:
         assert answer.status == 400
         assert "evil" not in answer.body
         assert "location" not in answer.headers
+    if host:
+        said = [entry for entry in target.log() if f"Host {host!r} is not in FLASK_TRUSTED_HOSTS" == entry["message"]]
+        assert len(said) >= len(answers) - target.proxied
+        assert {entry["level"] for entry in said} == {"WARNING"}
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,8 @@ def init_app(app: Flask) -> None:
 def handle(error: HTTPException) -> Response:
     """Answer an error as a page or as JSON, with its status and headers such as ``Allow`` kept."""
     if isinstance(error, SecurityError):
+        host = request.headers.get("Host")
+        current_app.logger.warning("Host %r is not in FLASK_TRUSTED_HOSTS", host)
         error.description = BadRequest.description  # its own repeats the host that was asked for
     response = error.get_response()
     if error.response is not None:  # a view's own, such as abort(401, response=…)
