@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import yaml
 from conftest import COUNTABLE, QUESTIONS, Render, run
@@ -172,6 +173,16 @@ def app_name(module: str) -> Any:
     return ast.literal_eval(name.value)
 
 
+def page_description(files: dict[str, str]) -> Any:
+    """What a browser takes for the description of each page."""
+    (layout,) = [text for path, text in files.items() if path.endswith("/layout.html")]
+    (line,) = [line for line in layout.splitlines() if '<meta name="description"' in line]
+    page = Page(jinja2.Environment(autoescape=True).from_string(line).render())
+    assert page.tags == ["meta"]
+    assert page.texts in ([], ["    "])
+    return page.attributes["content"]
+
+
 def assert_carried(files: dict[str, str], answers: dict[str, str]) -> None:
     """Every text stands exactly in every file that holds it."""
     project = tomllib.loads(files["pyproject.toml"])["project"]
@@ -184,6 +195,7 @@ def assert_carried(files: dict[str, str], answers: dict[str, str]) -> None:
     assert {name: written[name] for name in answers} == answers
 
     assert app_name(settings_module(files)) == answers["project_name"]
+    assert page_description(files) == answers["description"]
     assert heading_and_paragraph(files["README.md"]) == [answers["project_name"], answers["description"]]
 
     holder = answers["user_name"] or f"The authors of {answers['project_name']}"
@@ -196,12 +208,14 @@ class Page(HTMLParser):
     def __init__(self, html: str) -> None:
         super().__init__()
         self.tags: list[str] = []
+        self.attributes: dict[str, str | None] = {}
         self.texts: list[str] = []
         self.feed(html)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self.attributes |= attrs
 
     def handle_data(self, data: str) -> None:
         self.texts.append(data)
