@@ -199,8 +199,10 @@ def test_container_without_a_secret_says_so_and_ends(image: str) -> None:
 
 
 def test_platform_chooses_the_port(image: str) -> None:
-    with serving(image, "--env=PORT=9000", f"--env=FLASK_SECRET_KEY={SECRET}") as container:
-        assert "http://0.0.0.0:9000" in logs(container)
+    """And the path that it serves the app under; the health check finds it."""
+    options = ["--env=PORT=9000", "--env=SCRIPT_NAME=/shop", f"--env=FLASK_SECRET_KEY={SECRET}"]
+    with serving(image, *options) as container:
+        assert re.search(r"http://(\[::\]|0\.0\.0\.0):9000", logs(container))
 
 
 def test_lock_decides_what_is_installed(make: Make) -> None:

@@ -16,19 +16,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import run
+from conftest import ROOT, run
 from questionnaire import Questionnaire
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn and signals are not for Windows")
 SECRET = "3f1c8a5e9b7d20463f1c8a5e9b7d2046"
 VISITS = """
-from flask import session
+from flask import request, session
 
 
 @bp.get("/visits")
 def visits() -> str:
     session["visits"] = session.get("visits", 0) + 1
     return str(session["visits"])
+
+
+@bp.get("/client")
+def client() -> str:
+    return str(request.remote_addr)
 """
 
 
@@ -160,6 +165,88 @@ def test_gunicorn_serves_page_static_file_and_errors(production: int) -> None:
     assert response.headers["Content-Type"] == "application/problem+json"
     assert json.loads(body)["status"] == 404
     assert get(production, "/", "DELETE")[0].headers["Allow"]
+
+
+def test_health_checks_answer_with_and_without_the_prefix(project: Path) -> None:
+    prefix = {"FLASK_SECRET_KEY": SECRET, "SCRIPT_NAME": "/shop"}
+    with serving(project, "gunicorn", "--bind=127.0.0.1:{port}", **prefix) as port:
+        for path in ("/up", "/shop/up", "/up/database", "/shop/up/database"):
+            response, body = get(port, path)
+            assert (response.status, json.loads(body)) == (200, {"status": "up"})
+        assert get(port, "/upper")[0].status >= 400
+        assert get(port, "/shop/upper")[0].status == 404
+
+        response, page = get(port, "/shop/")
+        assert response.status == 200
+        links = re.findall(r'(?:href|src)="(/[^"]*)"', page)
+        assert all(link.startswith("/shop/") for link in links)
+        files = [link for link in links if "/static/" in link]
+        assert files
+        assert all(get(port, file)[0].status == 200 for file in files)
+        cookie = get(port, "/shop/visits")[0].headers["Set-Cookie"]
+        assert cookie.startswith("__Host-session=")
+        assert "Path=/;" in f"{cookie};", "browsers drop a __Host- cookie with another path"
+        visits = get(port, "/shop/visits", Cookie=cookie.partition(";")[0])[1]
+        assert visits == "2"
+        run(*health_check(), cwd=project, PORT=str(port))
+    assert '"path": "/up"' not in (project / f"server-{port}.log").read_text()
+
+
+def health_check() -> list[str]:
+    """The command of the image's HEALTHCHECK, with this Python."""
+    dockerfile = ROOT / "template/[% if docker %]Dockerfile[% endif %].jinja"
+    (command,) = re.findall(r"^HEALTHCHECK .*\\\n +CMD (.*)$", dockerfile.read_text(), re.MULTILINE)
+    python, *words = json.loads(command)
+    assert python == "python"
+    return [sys.executable, *words]
+
+
+# Loopback alone tells these networks apart: each has its addresses or lacks them.
+NETWORKS = {
+    "both": ("true", {"127.0.0.1", "::1", "fd00::1"}),
+    "IPv6 disabled": ("sysctl -w net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.lo.disable_ipv6=1", {"127.0.0.1"}),
+    "IPv6 apart from IPv4": ("sysctl -w net.ipv6.bindv6only=1", {"127.0.0.1"}),
+}
+ASK = """
+import http.client, json, sys, time
+
+answers = {}
+for address in sys.argv[2:]:
+    for _ in range(200):
+        try:
+            connection = http.client.HTTPConnection(address, int(sys.argv[1]))
+            connection.request("GET", "/client")
+            answers[address] = connection.getresponse().read().decode()
+            break
+        except OSError:
+            time.sleep(0.05)
+print(json.dumps(answers))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has network namespaces")
+@pytest.mark.parametrize("network", NETWORKS)
+def test_port_is_served_over_every_address(project: Path, tmp_path: Path, network: str) -> None:
+    """As a platform sets it: some connect over IPv6 only, and some machines have no IPv6."""
+    isolated = ("unshare", "--net", "--map-root-user")
+    if run(*isolated, "ip", "link", "set", "lo", "up", cwd=tmp_path, check=False).returncode:
+        pytest.skip("this machine allows no network namespaces")
+    (tmp_path / "ask.py").write_text(ASK)
+    prepare, addresses = NETWORKS[network]
+    gunicorn, python = (shlex.quote(str(project / ".venv/bin" / name)) for name in ("gunicorn", "python"))
+    script = f"""
+        ip link set lo up
+        ip -6 address add fd00::1/128 dev lo
+        {prepare} > {tmp_path}/prepared
+        {gunicorn} > {tmp_path}/log 2>&1 &
+        {python} {tmp_path}/ask.py $PORT {" ".join(addresses)}
+        {shlex.join(health_check())} && kill $!
+    """
+    settings: dict[str, Any] = {"FLASK_SECRET_KEY": SECRET, "PORT": "8123", "WEB_CONCURRENCY": "1"}
+
+    printed = run(*isolated, "bash", "-euc", script, cwd=project, **settings).stdout
+
+    assert json.loads(printed) == {address: address for address in addresses}, (tmp_path / "log").read_text()
 
 
 def test_page_that_needs_no_session_sets_no_cookie(production: int) -> None:
