@@ -145,6 +145,8 @@ def test_setup_to_the_letter_of_the_readme_is_ready_and_serves(make_host: Any, a
             assert typed.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
+        assert "Open <http://localhost:8000>" in (host.folder / "README.md").read_text()
+        assert get(port, Host="localhost:8000")[0].status == 200
         assert get(port, Host="example.com")[0].status == 200
         assert get(port, Host="evil.example")[0].status == 400
         (taken,) = host.doctor(f"--port={port}")

@@ -364,3 +364,56 @@ def test_code_is_legible_without_javascript(browser: Browser, tour: str) -> None
     page.locator("summary").click()
     expect(page.get_by_role("region", name="The template")).to_contain_text('<form class="tour-form" method="post">')
     context.close()
+
+
+PAYMENT = """
+from flask import redirect, request
+from werkzeug.wrappers import Response
+
+
+@bp.route("/pay", methods=["GET", "POST"])
+def pay() -> Response | str:
+    if request.method == "POST":
+        return redirect(f"http://localhost:{request.host.rpartition(':')[2]}/paid", 303)
+    return '<form method="post"><button>Pay</button></form>'
+
+
+@bp.get("/paid")
+def paid() -> str:
+    return "<h1>Paid</h1>"
+"""
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_form_that_redirects_to_another_site_needs_its_origin_in_the_policy(
+    questionnaire: Questionnaire, tmp_path: Path, browser: Browser, allowed: bool
+) -> None:
+    """As the README says; the setting is the line of .env.example."""
+    folder = tmp_path / "myapp"
+    questionnaire.write(folder, database="none")
+    run("uv", "sync", cwd=folder)
+    home = folder / "src/myapp/home.py"
+    home.write_text(home.read_text() + PAYMENT)
+    example = re.search(
+        r'^# (FLASK_CONTENT_SECURITY_POLICY=".*")$', (folder / ".env.example").read_text(), re.MULTILINE
+    )
+    assert example
+    if allowed:
+        (folder / ".env").write_text(example[1].replace("https://pay.example.com", "http://localhost:*"))
+
+    with serving(folder, "flask", "run", "--debug", "--no-reload", "--port={port}") as port:
+        page = browser.new_page()
+        complaints = Complaints()
+        complaints.listen(page)
+        page.goto(f"http://127.0.0.1:{port}/pay")
+        page.get_by_role("button").click()
+        if allowed:
+            expect(page.get_by_role("heading")).to_have_text("Paid")
+            assert page.url == f"http://localhost:{port}/paid"
+            assert not any("form-action" in complaint for complaint in complaints)
+        else:
+            page.wait_for_timeout(1000)
+            assert page.get_by_role("heading").count() == 0
+            assert any("form-action" in complaint for complaint in complaints)
+            assert "mentions `form-action`" in (folder / "README.md").read_text()
+        page.close()

@@ -4,30 +4,43 @@ The values follow the OWASP Secure Headers Project (https://owasp.org/www-projec
 but for Referrer-Policy: ``no-referrer`` would take the Origin from our own forms.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask
 
+from .settings import ConfigError
+
 HEADERS = {
-    # Scripts, styles and images of this site, none of them inline.
-    # A view that needs more sets this header on its own response.
-    "Content-Security-Policy": (
-        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none';"
-        " object-src 'none'"
-    ),
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Referrer-Policy": "strict-origin-when-cross-origin",
     "X-Content-Type-Options": "nosniff",
 }
-HTTPS_HEADERS = {"Strict-Transport-Security": "max-age=31536000; includeSubDomains"}
+# For this host alone. If every subdomain has HTTPS, add "; includeSubDomains".
+HTTPS_HEADERS = {"Strict-Transport-Security": "max-age=31536000"}
+# https://www.w3.org/TR/CSP3/#framework-policy: browsers ignore a directive that they cannot parse.
+DIRECTIVE = re.compile(r" *[a-zA-Z0-9-]+( +[!-+\--:<-~]+)* *")
 
 
 def init_app(app: Flask) -> None:
-    """Add the headers to every response."""
-    app.wsgi_app = SecurityHeaders(app.wsgi_app, https=not app.debug)  # type: ignore[method-assign]
+    """Add the headers to every response.
+
+    :raises ConfigError: for a ``CONTENT_SECURITY_POLICY`` that browsers would not apply.
+    """
+    policy = app.config["CONTENT_SECURITY_POLICY"]
+    directives = policy.rstrip("; ").split(";") if isinstance(policy, str) else [""]
+    if not all(map(DIRECTIVE.fullmatch, directives)):
+        raise ConfigError(
+            f"FLASK_CONTENT_SECURITY_POLICY is {policy!r}, but a policy is a line of directives"
+            " with semicolons between them, such as: default-src 'self'; object-src 'none'"
+        )
+    headers = HEADERS | {"Content-Security-Policy": policy}
+    https_headers = headers if app.debug else headers | HTTPS_HEADERS
+    app.wsgi_app = SecurityHeaders(app.wsgi_app, headers, https_headers)  # type: ignore[method-assign]
 
 
 class SecurityHeaders:
@@ -35,13 +48,15 @@ class SecurityHeaders:
 
     Here it reaches every response, at half the price of ``after_request``.
 
-    :param https: whether answers over HTTPS say that there is nothing else.
+    :param https_headers: what responses over HTTPS get instead of ``headers``.
     """
 
-    def __init__(self, app: WSGIApplication, https: bool) -> None:
+    def __init__(
+        self, app: WSGIApplication, headers: dict[str, str], https_headers: dict[str, str]
+    ) -> None:
         self.app = app
-        self.headers = by_name(HEADERS)
-        self.https_headers = by_name(HEADERS | HTTPS_HEADERS) if https else self.headers
+        self.headers = by_name(headers)
+        self.https_headers = by_name(https_headers)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
