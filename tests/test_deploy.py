@@ -43,6 +43,8 @@ pytestmark = [
 CLIENT = "127.0.0.9"  # an address of this machine's own, other than nginx's
 MEBIBYTE = 1024 * 1024
 PROBE = '''
+from flask import Response
+
 RELEASE = 1
 
 
@@ -63,7 +65,22 @@ def seen() -> dict[str, object]:
         "bytes": len(request.get_data()),
         "release": RELEASE,
     }
+
+
+@bp.get("/static-probe/static/<int:status>")
+def cacheable(status: int) -> Response:
+    """A response of any status that is marked as cacheable for a year."""
+    return Response("cacheable", status, {"Cache-Control": "public, max-age=31536000, immutable"})
 '''
+HEADERS = {
+    "Content-Security-Policy",
+    "Cross-Origin-Opener-Policy",
+    "Cross-Origin-Resource-Policy",
+    "Permissions-Policy",
+    "Referrer-Policy",
+    "Strict-Transport-Security",
+    "X-Content-Type-Options",
+}
 # Where Debian's servers listen, and what takes from them what the README put there.
 SOCKETS = {"postgresql": Path("/run/postgresql/.s.PGSQL.5432"), "mysql": Path("/run/mysqld/mysqld.sock")}
 REMOVE = {
@@ -228,6 +245,7 @@ def set_up(template: Path, name: str, database: str) -> Iterator[Machine]:
             (r"(?m)^ +listen \[::\].*\n", ""),  # not every machine has IPv6
             (r"listen 80;", f"listen 127.0.0.1:{machine.http};"),
             (r"listen 443 ", f"listen 127.0.0.1:{machine.https} "),
+            (r"(proxy_http_version 1.1;)", r"\1 proxy_read_timeout 10s;"),
         )
         machine.edit(project / f"deploy/{name}.service")
         certificate = root / "etc/letsencrypt/live/example.com"
@@ -322,6 +340,18 @@ def ask(
         connection.close()
 
 
+def send(machine: Machine, request: bytes, *, tls: bool = True) -> tuple[HTTPResponse, bytes]:
+    """Send bytes to the HTTPS port as they are."""
+    trust = ssl.create_default_context(cafile=machine.root / "etc/letsencrypt/live/example.com/fullchain.pem")
+    with socket.create_connection(("127.0.0.1", machine.https), 30) as plain:
+        connection = trust.wrap_socket(plain, server_hostname="example.com") if tls else plain
+        with connection:
+            connection.sendall(request)
+            response = HTTPResponse(connection)
+            response.begin()
+            return response, response.read()
+
+
 def seen(machine: Machine, **headers: str) -> dict[str, Any]:
     """What the app sees of a request."""
     response, body = ask(machine, "/seen", **headers)
@@ -408,6 +438,74 @@ def test_forged_headers_are_ignored(site: Machine) -> None:
         assert word not in json.dumps(answer)
 
 
+def test_form_is_accepted_on_a_port_other_than_443(site: Machine) -> None:
+    host = f"example.com:{site.https}"
+
+    answer = seen(site, Host=host)
+
+    assert answer["host"] == host
+    assert answer["link"] == f"https://{host}/"
+    assert ask(site, "/seen", "POST", Host=host, Origin=f"https://{host}")[0].status == 200
+    assert ask(site, "/seen", "POST", Host=host, Origin="https://example.com")[0].status == 403
+    assert ask(site, "/seen", "POST", Host=host, Origin=f"https://evil.example:{site.https}")[0].status == 403
+    assert ask(site, "/seen", "POST", Origin="https://example.com")[0].status == 200
+
+
+def test_http_2_authority_reaches_the_app_with_its_port(site: Machine) -> None:
+    url = f"https://example.com:{site.https}/seen"
+    options = ("--silent", "--insecure", "--http2", "--write-out", "\n%{http_version}")
+    resolved = ("--resolve", f"example.com:{site.https}:127.0.0.1")
+
+    answer, version = run("curl", *options, *resolved, url, cwd=site.root).stdout.rsplit("\n", 1)
+
+    assert version == "2"
+    assert json.loads(answer)["host"] == f"example.com:{site.https}"
+
+
+def test_request_without_host_gets_the_server_name(site: Machine) -> None:
+    """HTTP/1.0 has no Host header, and load balancers still send it."""
+    response, body = send(site, b"GET /seen HTTP/1.0\r\n\r\n")
+
+    assert response.status == 200
+    assert json.loads(body)["host"] == "example.com"
+    assert json.loads(body)["link"] == "https://example.com/"
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        "GET /seen HTTP/1.1\r\nHost: evil.example",
+        "GET /seen HTTP/1.1\r\nHost: evil.example:443",
+        "GET /seen HTTP/1.1\r\nHost: example.com:evil",
+        "GET /seen HTTP/1.1\r\nHost: example.com.evil.example",
+        "GET /seen HTTP/1.1\r\nHost: example.com@evil.example",
+        "GET /seen HTTP/1.1\r\nHost: example.com\r\nHost: evil.example",
+        "GET /seen HTTP/1.1\r\nHost: evil.example, example.com",
+        "GET /seen HTTP/1.1\r\nHost: example.com, evil.example",
+        "GET /seen HTTP/1.1\r\nHost:",
+        "GET /seen HTTP/1.1",
+        "GET https://evil.example/seen HTTP/1.1\r\nHost: evil.example",
+        "GET https://example.com/seen HTTP/1.1\r\nHost: evil.example",
+        "GET https://evil.example/seen HTTP/1.0",
+    ],
+)
+def test_other_host_is_refused_however_it_is_written(site: Machine, request_head: str) -> None:
+    response, body = send(site, f"{request_head}\r\nConnection: close\r\n\r\n".encode())
+
+    assert response.status == 400
+    assert b"evil" not in body
+
+
+def test_absolute_url_of_another_host_does_not_replace_the_host_header(site: Machine) -> None:
+    response, body = send(
+        site, b"GET https://evil.example/seen HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n"
+    )
+
+    assert response.status == 200
+    assert json.loads(body)["host"] == "example.com"
+    assert b"evil" not in body
+
+
 def test_headers_that_reach_the_app_are_those_it_counts(site: Machine, service: Service) -> None:
     headers = [f"--header={name}: {value}" for name, value in seen(site)["headers"].items()]
     flask = site.root / "srv/myapp/.venv/bin/flask"
@@ -461,26 +559,98 @@ def test_pages_carry_the_headers_of_the_app(site: Machine) -> None:
     assert response.status == 200
     assert response.headers["Server"] == "nginx"
     assert response.headers["Content-Encoding"] is None, "a page may hold a secret"
-    for name in ("Content-Security-Policy", "Strict-Transport-Security", "X-Content-Type-Options"):
-        assert len(response.headers.get_all(name) or []) == 1
+    for name in HEADERS:
+        assert len(response.headers.get_all(name, [])) == 1
+    assert response.headers["Content-Security-Policy"].startswith("default-src 'self'")
+    assert response.headers["Strict-Transport-Security"] == "max-age=31536000", "subdomains are opt-in"
 
 
-def test_answers_of_nginx_itself_carry_headers_too(site: Machine) -> None:
+END = b"Host: example.com\r\nConnection: close\r\n\r\n"
+
+
+def assert_carries_headers(site: Machine, response: HTTPResponse) -> None:
+    """Compare the security headers with those of the app; only the policy may be stricter."""
     app, _page = ask(site, "/")
+    for name in HEADERS:
+        (value,) = response.headers.get_all(name, [""])
+        if value != app.headers[name]:
+            assert (name, value) == ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+
+
+@pytest.mark.parametrize(
+    ("status", "request_bytes"),
+    [
+        pytest.param(400, b"nonsense\r\n\r\n", id="no request line"),
+        pytest.param(400, b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", id="no host"),
+        pytest.param(400, b"GET / HTTP/1.1\r\nContent-Length: x\r\n" + END, id="malformed length"),
+        pytest.param(400, b"GET /%00 HTTP/1.1\r\n" + END, id="NUL in the path"),
+        pytest.param(400, b"GET / HTTP/1.1\r\nA: " + b"x" * 9000 + b"\r\n" + END, id="long header"),
+        pytest.param(405, b"TRACE / HTTP/1.1\r\n" + END, id="TRACE"),
+        pytest.param(413, b"POST / HTTP/1.1\r\nContent-Length: 99999999\r\n" + END, id="long body"),
+        pytest.param(414, b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n" + END, id="long URL"),
+        pytest.param(501, b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n" + END, id="unknown coding"),
+        pytest.param(505, b"GET / HTTP/2.9\r\n" + END, id="unknown version"),
+        pytest.param(414, b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\n" + END, id="long URL for gunicorn"),
+        pytest.param(431, b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 101 + END, id="many headers for gunicorn"),
+    ],
+)
+def test_error_of_a_server_in_front_of_the_app_carries_its_headers(
+    site: Machine, status: int, request_bytes: bytes
+) -> None:
+    response, _body = send(site, request_bytes)
+
+    assert response.status == status
+    assert_carries_headers(site, response)
+
+
+def test_plain_http_on_the_https_port_carries_the_headers(site: Machine) -> None:
+    response, _body = send(site, b"GET / HTTP/1.1\r\n" + END, tls=False)
+
+    assert response.status == 400
+    assert_carries_headers(site, response)
+
+
+def test_app_that_is_away_or_hangs_leaves_an_error_with_the_headers(site: Machine, service: Service) -> None:
     gunicorn = site.root / "run/myapp/gunicorn.sock"
-    long = ask(site, "/seen", "POST", Content_Length=str(16 * MEBIBYTE + 1))
     gunicorn.rename(gunicorn.with_suffix(".away"))
     try:
-        away = ask(site, "/seen")
+        away, _body = ask(site, "/seen")
     finally:
         gunicorn.with_suffix(".away").rename(gunicorn)
+    os.killpg(service.process.pid, signal.SIGSTOP)
+    try:
+        hanging, _body = ask(site, "/seen")
+    finally:
+        os.killpg(service.process.pid, signal.SIGCONT)
 
-    for status, (response, body) in {413: long, 502: away}.items():
+    assert (away.status, hanging.status) == (502, 504)
+    assert_carries_headers(site, away)
+    assert_carries_headers(site, hanging)
+
+
+def test_refused_range_and_condition_of_a_stored_file_carry_the_headers(site: Machine) -> None:
+    """nginx drops the stored headers there."""
+    _response, body = ask(site, "/")
+    (url,) = set(re.findall(r'"(/static/style\.css\?v=[0-9a-f]+)"', body.decode()))
+    assert ask(site, url)[0].status == 200
+
+    for status, condition in {416: {"Range": "bytes=9999999-"}, 412: {"If_Match": '"other"'}}.items():
+        response, _body = ask(site, url, **condition)
         assert response.status == status
-        assert f"Error {status}: " in body.decode()
-        assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
-        for name in ("Strict-Transport-Security", "X-Content-Type-Options"):
-            assert response.headers[name] == app.headers[name]
+        assert_carries_headers(site, response)
+
+
+@pytest.mark.parametrize("status", [206, 301, 302, 308, 400, 401, 403, 404, 410, 416, 429, 500, 503])
+def test_only_a_success_is_stored(site: Machine, service: Service, status: int) -> None:
+    """Even if the app marks an error as cacheable."""
+    for count, code in ((1, 200), (2, status)):
+        path = f"/static-probe/static/{code}"
+        before = logged(service, path)
+        for _ in range(2):
+            response, _body = ask(site, f"{path}?v={status}")
+            assert response.status == code
+        wait_for(lambda path=path, total=before + count: logged(service, path) >= total)  # type: ignore[misc]
+        assert logged(service, path) == before + count
 
 
 @pytest.mark.parametrize(("page", "file"), [("/", "/static/style.css"), ("/tour/", "/tour/static/tour.css")])
@@ -644,6 +814,17 @@ def test_new_release_drops_no_request(site: Machine, service: Service) -> None:
 
     assert set(answers) == {"200"}
     assert len(answers) > 100
+
+
+def test_nginx_accepts_the_longest_package_name(machine: Machine, render: Render) -> None:
+    """nginx limits the length of a variable's name."""
+    text = (render(package_name="x" * 40, proxy_fix=True) / "deploy/nginx.conf").read_text()
+    text = re.sub(r"(?m)^ +listen \[::\].*\n", "", text)
+    site, config = machine.root / "long.conf", machine.root / "long-nginx.conf"
+    site.write_text(machine.here(text))
+    config.write_text(f"events {{}} pid {machine.root}/long.pid; http {{ include {site}; }}")
+
+    run(machine.root / "bin/nginx", "-t", "-c", config, cwd=machine.root)
 
 
 @pytest.mark.parametrize("database", COUNTABLE["database"])
