@@ -91,8 +91,19 @@ MUTATIONS = {
     "a key that was never expanded": Mutation(f"{APP}/secret.py.jinja", r"openssl.rand|\A(", r"openssl.rand|\A(?!)("),
     # Security.
     "a header less": Mutation(f"{APP}/security.py", '    "X-Content-Type-Options": "nosniff",\n'),
-    "inline scripts": Mutation(f"{APP}/security.py", "default-src 'self';", "default-src 'self' 'unsafe-inline';"),
-    "HSTS in debug mode": Mutation(f"{APP}/security.py", "https=not app.debug", "https=True"),
+    "inline scripts": Mutation(
+        f"{APP}/settings.py.jinja", "default-src 'self';", "default-src 'self' 'unsafe-inline';"
+    ),
+    "policy that browsers ignore": Mutation(f"{APP}/security.py", "DIRECTIVE.fullmatch, ", "DIRECTIVE.search, "),
+    "policy of the settings not used": Mutation(
+        f"{APP}/security.py", '"Content-Security-Policy": policy', '"Content-Security-Policy": "default-src \'self\'"'
+    ),
+    "HSTS in debug mode": Mutation(f"{APP}/security.py", "headers if app.debug else headers |", "headers |"),
+    "untrusted host not logged": Mutation(
+        f"{APP}/errors.py",
+        '        current_app.logger.warning("Host %r is not in FLASK_TRUSTED_HOSTS", host)\n',
+        "        del host\n",
+    ),
     "HSTS over HTTP": Mutation(f"{APP}/security.py", '== "https" else', '!= "ftp" else'),
     "header of a view overwritten": Mutation(f"{APP}/security.py", "if name not in present", "if name"),
     "origin is not compared": Mutation(f"{APP}/csrf.py", 'or origin.endswith(f"://{request.host}")', "or bool(origin)"),
@@ -240,6 +251,24 @@ MUTATIONS = {
         'forwarded_allow_ips = ""',
         'forwarded_allow_ips = "*"',
         by="test_attacks.py -k orwarded",
+    ),
+    "health checks refused under a prefix": Mutation(
+        "template/gunicorn.conf.py.jinja",
+        'os.environ.get("SCRIPT_NAME", "") + req.path',
+        "req.path",
+        by="test_server.py -k prefix",
+    ),
+    "a host without its port": Mutation(
+        "template/[% if proxy_fix %]deploy[% endif %]/nginx.conf.jinja",
+        "default $http_host;",
+        "default $host;",
+        by="test_deploy.py -m slow -k port_other_than",
+    ),
+    "errors stored by nginx": Mutation(
+        "template/[% if proxy_fix %]deploy[% endif %]/nginx.conf.jinja",
+        "    default 1;",
+        '    default "";',
+        by="test_deploy.py -m slow -k only_a_success",
     ),
     "an action that can change": Mutation(
         "template/[% if ci == 'github' %].github[% endif %]/workflows/ci.yml.jinja",
