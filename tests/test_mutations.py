@@ -260,8 +260,8 @@ MUTATIONS = {
     ),
     "a host without its port": Mutation(
         "template/[% if proxy_fix %]deploy[% endif %]/nginx.conf.jinja",
-        "default $http_host;",
-        "default $host;",
+        "Host $host$[[ package_name ]]_port;",
+        "Host $host;",
         by="test_deploy.py -m slow -k port_other_than",
     ),
     "errors stored by nginx": Mutation(
