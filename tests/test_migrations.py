@@ -1,9 +1,14 @@
 """Migrations keep the rows of a database, up, down and up again; a failed one changes nothing."""
 
+import re
+import secrets
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 from allpairspy import AllPairs
@@ -26,7 +31,8 @@ from sqlalchemy import (
     make_url,
     select,
 )
-from test_suites import BIN, DRIVERS, SERVERS, empty_database, install
+from sqlalchemy.schema import SchemaItem
+from test_suites import BIN, DRIVERS, MODEL, SERVERS, empty_database, execute, install, server
 
 KINDS = ["sqlite", *(pytest.param(kind, marks=pytest.mark.slow) for kind in SERVERS)]
 MIGRATION = """import sqlalchemy as sa
@@ -153,7 +159,7 @@ class Database(NamedTuple):
 
 def describe_constraint(constraint: Constraint) -> str:
     """Return what a migration must not lose of a constraint."""
-    words = [constraint.__visit_name__, constraint.name]
+    words: list[object] = [constraint.__visit_name__, constraint.name]
     if isinstance(constraint, ForeignKeyConstraint):
         words += [constraint.column_keys, constraint.referred_table.name, constraint.ondelete]
     return " ".join(map(str, words))
@@ -188,7 +194,7 @@ def add_tables(metadata: MetaData, name: str, shape: str, ondelete: str | None) 
     """Define a table and the one whose rows refer to it, which may be the same."""
     columns, referred = SHAPES[shape]
     parent = name if shape == "self" else f"{name}_p"
-    reference = [
+    reference: list[SchemaItem] = [
         *(Column(column, Integer) for column in columns),
         Column("note", String(80)),
         ForeignKeyConstraint(columns, [f"{parent}.{column}" for column in referred], f"fk_{name}", ondelete=ondelete),
@@ -211,7 +217,10 @@ def add_tables(metadata: MetaData, name: str, shape: str, ondelete: str | None) 
 
 
 def test_rows_survive_every_change_with_every_ondelete(database: Database) -> None:
-    metadata, up, down, inserts = MetaData(), [], [], []
+    metadata = MetaData()
+    up: list[str] = []
+    down: list[str] = []
+    inserts: list[tuple[Table, list[dict[str, Any]]]] = []
     changes = PARENT_CHANGES | CHILD_CHANGES
     for change, shape, rule in AllPairs([list(changes), list(SHAPES), list(ONDELETE)]):
         name = f"{change}_{shape}_{rule}"
@@ -224,15 +233,17 @@ def test_rows_survive_every_change_with_every_ondelete(database: Database) -> No
             "referred": referred,
             "ondelete": ONDELETE[rule],
         }
-        table = parent.name if change in PARENT_CHANGES else child.name
+        changed = parent if change in PARENT_CHANGES else child
         for statements, code in zip((up, down), changes[change], strict=True):
             if "batch." in code:
-                statements.append(f'with op.batch_alter_table("{table}") as batch:')
+                statements.append(f'with op.batch_alter_table("{changed.name}") as batch:')
                 statements.append(f"    {code.format_map(names)}")
             else:
                 statements.append(code.format_map(names))
-        keys = [dict.fromkeys(referred, number) for number in (1, 2, 3)]
-        references = [dict.fromkeys(columns, number) | {"note": "naïve 🎩"} for number in (None, 1, 2)]
+        keys: list[dict[str, Any]] = [dict.fromkeys(referred, number) for number in (1, 2, 3)]
+        references: list[dict[str, Any]] = [
+            dict.fromkeys(columns, number) | {"note": "naïve 🎩"} for number in (None, 1, 2)
+        ]
         rows = [key | {"name": f"Ada {key['id']}", "code": str(key["id"])} for key in keys]
         if parent is child:
             inserts.append((parent, [row | reference for row, reference in zip(rows, references, strict=True)]))
@@ -262,3 +273,320 @@ def test_rows_survive_every_change_with_every_ondelete(database: Database) -> No
         assert table == before[name], name
     assert downgraded.keys() == before.keys()
     assert database.state() == upgraded
+
+
+ON_SQLITE = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+ON_TRANSACTIONAL = pytest.mark.parametrize(
+    "kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
+LIBRARY = '''
+
+class {rule}Author(Base):
+    """An author."""
+
+    __tablename__ = "{rule}_author"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str{optional}] = mapped_column(String(80))
+
+
+class {rule}Book(Base):
+    """A book."""
+
+    __tablename__ = "{rule}_book"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    author_id: Mapped[int | None] = mapped_column(ForeignKey("{rule}_author.id", ondelete={ondelete!r}))
+'''
+# Two authors, one of them without a name, and their books.
+TABLES = (
+    "CREATE TABLE author (id INTEGER PRIMARY KEY, name VARCHAR(80))",
+    "CREATE TABLE book (id INTEGER PRIMARY KEY, author_id INTEGER,"
+    " CONSTRAINT fk_book_author_id_author FOREIGN KEY (author_id) REFERENCES author (id))",
+    "INSERT INTO author VALUES (1, 'Ada'), (2, NULL)",
+    "INSERT INTO book VALUES (1, 1), (2, 2)",
+)
+REQUIRE_NAME = (
+    'op.create_table("early", sa.Column("id", sa.Integer))\n    op.add_column("book", sa.Column("title", sa.Text))\n'
+    '    op.execute("INSERT INTO early VALUES (1)")\n    with op.batch_alter_table("author") as batch:\n'
+    '        batch.alter_column("name", existing_type=sa.String(80), nullable=False)'
+)
+
+
+def add_models(project: Path, text: str) -> None:
+    """Add models, and the imports that they need."""
+    models = project / "src" / "myapp" / "models.py"
+    imports = models.read_text().replace("DeclarativeBase\n", "DeclarativeBase, Mapped, mapped_column\n", 1)
+    models.write_text(imports.replace("import MetaData\n", "import ForeignKey, MetaData, String\n", 1) + text)
+
+
+def test_generated_migration_keeps_rows(database: Database) -> None:
+    text = "".join(
+        LIBRARY.format(rule=rule.title(), ondelete=ondelete, optional=" | None") for rule, ondelete in ONDELETE.items()
+    )
+    add_models(database.project, text)
+    database.flask("migrate", "--message", "add")
+    database.flask("upgrade")
+    for rule in ONDELETE:
+        quote = "`" if database.kind == "mysql" else '"'
+        author, book = (f"{quote}{rule.title()}_{table}{quote}" for table in ("author", "book"))
+        database.execute(
+            f"INSERT INTO {author} (id, name) VALUES (1, 'Ada'), (2, 'Grace')",
+            f"INSERT INTO {book} (id, author_id) VALUES (1, 1), (2, 2)",
+        )
+    before = database.state()
+    models = database.project / "src" / "myapp" / "models.py"
+    models.write_text(models.read_text().replace("name: Mapped[str | None]", "name: Mapped[str]"))
+
+    database.flask("migrate", "--message", "require")
+    database.flask("upgrade")
+    after = database.state()
+    database.flask("check")
+    database.flask("downgrade")
+
+    assert {name: table["rows"] for name, table in after.items()} == {
+        name: table["rows"] for name, table in before.items()
+    }
+    assert after != before
+    assert database.state() == before
+
+
+@ON_TRANSACTIONAL
+@pytest.mark.parametrize("direction", ["upgrade", "downgrade"])
+def test_failed_migration_changes_nothing_and_can_be_repeated(database: Database, direction: str) -> None:
+    up, down = (REQUIRE_NAME, "pass") if direction == "upgrade" else ("pass", REQUIRE_NAME)
+    database.write("first", "pass")
+    database.write("change", up, down, parent="first")
+    database.execute(*TABLES)
+    database.flask("upgrade", "first" if direction == "upgrade" else "head")
+    before = database.state()
+
+    printed = [database.flask(direction, check=False) for _ in range(2)]
+
+    assert all("IntegrityError" in text and "author" in text for text in printed)
+    assert database.state() == before
+    database.execute("UPDATE author SET name = 'Grace' WHERE id = 2")
+    database.flask(direction)
+    assert database.state()["book"]["rows"] == [(1, 1, None), (2, 2, None)]
+
+
+def test_migration_that_leaves_rows_without_their_parent_is_refused(database: Database) -> None:
+    database.write("change", 'op.execute("DELETE FROM author WHERE id = 2")')
+    database.execute(*TABLES)
+    before = database.state()
+
+    printed = database.flask("upgrade", check=False)
+
+    assert "book" in printed.rpartition("Error")[2]
+    assert database.state() == before
+    assert "change" not in database.flask("current")
+    if database.kind == "sqlite":
+        assert "row 2 of book (to author)" in printed
+        assert "Traceback" not in printed
+
+
+@ON_SQLITE
+def test_row_that_had_no_parent_before_is_named(database: Database) -> None:
+    """SQLite's own shell does not check foreign keys by default."""
+    database.write("change", 'op.add_column("book", sa.Column("title", sa.Text))')
+    database.execute(*TABLES, "UPDATE book SET author_id = 3 WHERE id = 1")
+    before = database.state()
+
+    assert "row 1 of book (to author)" in database.flask("upgrade", check=False)
+
+    assert database.state() == before
+    database.flask("stamp", "head")
+    database.flask("stamp", "base")
+    database.execute("DELETE FROM book WHERE id = 1")
+    database.flask("upgrade")
+
+
+@ON_SQLITE
+def test_leftover_of_an_earlier_failed_migration_is_dropped(database: Database) -> None:
+    database.write("change", REQUIRE_NAME)
+    database.execute(
+        *TABLES,
+        "UPDATE author SET name = 'Grace' WHERE id = 2",
+        "CREATE TABLE _alembic_tmp_author (id INTEGER)",
+        "CREATE TABLE _alembic_tmp_lost (id INTEGER)",  # without its original, the only copy of the rows
+    )
+
+    database.flask("upgrade")
+
+    state = database.state()
+    assert state.keys() == {"author", "book", "early", "_alembic_tmp_lost"}
+    assert state["book"]["rows"] == [(1, 1, None), (2, 2, None)]
+
+
+@ON_SQLITE
+def test_migration_can_leave_the_transaction(database: Database) -> None:
+    vacuum = 'with op.get_context().autocommit_block():\n        op.execute("VACUUM")'
+    database.write("change", f"{vacuum}\n    {REQUIRE_NAME}")
+    database.execute(*TABLES, "UPDATE author SET name = 'Grace' WHERE id = 2")
+
+    database.flask("upgrade")
+
+    assert database.state()["book"]["rows"] == [(1, 1, None), (2, 2, None)]
+
+
+@ON_SQLITE
+def test_foreign_keys_are_enforced_after_a_migration(database: Database) -> None:
+    """In one process, as a test suite migrates: the connection is used again, even after an error."""
+    database.write("first", "op.create_table('first', sa.Column('id', sa.Integer))")
+    database.write("second", "op.drop_table('unknown')", parent="first")
+    script = """
+from contextlib import suppress
+from flask_migrate import upgrade
+from sqlalchemy import text
+from myapp import create_app
+from myapp.database import db
+
+app = create_app({"TESTING": True, "SQLALCHEMY_DATABASE_URI": "sqlite://"})
+with app.app_context():
+    for revision in ("first", "second"):
+        with suppress(Exception):
+            upgrade(revision=revision)
+        print("foreign_keys =", db.session.scalar(text("PRAGMA foreign_keys")))
+        db.session.remove()
+    print(db.session.scalars(text("SELECT version_num FROM alembic_version")).all())
+"""
+
+    printed = run(database.project / BIN / "python", "-c", script, cwd=database.project).stdout
+
+    assert printed.count("foreign_keys = 1") == 2
+    assert "['first']" in printed
+
+
+@ON_SQLITE
+def test_migrations_at_the_same_time_wait_for_each_other(database: Database) -> None:
+    database.write("change", f"import time\n    time.sleep(1)\n    {REQUIRE_NAME}")
+    database.execute(*TABLES, "UPDATE author SET name = 'Grace' WHERE id = 2")
+
+    with ThreadPoolExecutor() as pool:
+        printed = list(pool.map(database.flask, ["upgrade"] * 3))
+
+    assert sum("Running upgrade" in text for text in printed) == 1
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("base", ["Base", "db.Model"])
+def test_model_of_another_database_is_refused(database: Database, base: str) -> None:
+    module = database.project / "src" / "myapp" / "home.py"
+    text, environment = module.read_text(), database.project / "migrations" / "env.py"
+    settings = environment.read_text()
+    module.write_text(
+        text + "\nfrom sqlalchemy.orm import Mapped, mapped_column\nfrom .database import db\n"
+        f"from .models import Base\n\n\nclass Report({base}):\n"
+        '    __tablename__ = "report"\n    __bind_key__ = "archive"\n\n'
+        "    id: Mapped[int] = mapped_column(primary_key=True)\n"
+    )
+    try:
+        for command in ("migrate", "check"):
+            assert "Report has __bind_key__ = 'archive'" in database.flask(command, check=False)
+        assert not list((database.project / "migrations" / "versions").glob("*.py"))
+        database.flask("upgrade")
+        environment.write_text(settings.replace("set[str] = set()", 'set[str] = {"archive"}'))
+        assert ("nothing to migrate" in database.flask("migrate")) is (base == "db.Model")
+    finally:
+        module.write_text(text)
+        environment.write_text(settings)
+
+
+@ON_SQLITE
+def test_error_names_the_command_that_fixes_it(database: Database) -> None:
+    database.write("first", "pass")
+
+    def error(*words: str) -> str:
+        printed = database.flask(*words, check=False)
+        assert "Traceback" not in printed
+        return printed.rpartition("Error: ")[2]
+
+    for command in ("migrate", "check"):
+        assert "flask db upgrade" in error(command)
+    database.flask("upgrade")
+    database.write("left", "pass", parent="first")
+    database.write("right", "pass", parent="first")
+    assert "flask db merge heads" in error("upgrade")
+    database.flask("merge", "heads")
+    database.flask("upgrade")
+    database.execute("UPDATE alembic_version SET version_num = 'unknown'")
+    for command in ("upgrade", "downgrade", "migrate", "check", "current"):
+        assert "migrations/versions" in error(command)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not allow these characters")
+def test_commands_work_in_a_directory_with_any_name(questionnaire: Questionnaire, tmp_path: Path) -> None:
+    project = tmp_path / "50% off %(here)s [a] $HOME #1; naïve 🎩" / "myapp"
+    questionnaire.write(project, database="sqlite")
+    flask = install(project) / "flask"
+
+    for command in ("upgrade", "check", "migrate", "current", "history", "revision", "upgrade", "downgrade", "heads"):
+        printed = run(flask, "--debug", "db", command, cwd=project).stdout
+    assert "head" in printed
+    assert (project / "instance" / "myapp.db").exists()
+    run(project / BIN / "pytest", "-q", "tests/test_database.py", cwd=project)
+
+
+@pytest.fixture
+def named_project(kind: str, questionnaire: Questionnaire, tmp_path: Path) -> Iterator[Path]:
+    """A project as it is by default, named so that no other database has the name."""
+    name = f"readme_{secrets.token_hex(6)}"
+    project = tmp_path / name
+    questionnaire.write(project, database=kind, package_name=name)
+    yield project
+    if kind in SERVERS:
+        execute(kind, f"DROP DATABASE IF EXISTS {name}")
+
+
+def client_settings(kind: str, name: str) -> dict[str, Any]:
+    """Return variables that point the clients at the tests' server, for a machine where it is not the default."""
+    if kind not in SERVERS:
+        return {}
+    url = urlsplit(server(kind))
+    host, port, user = url.hostname or "", str(url.port or ""), url.username or ""
+    if kind == "mysql":
+        settings = {"MYSQL_HOST": host, "MYSQL_TCP_PORT": port, "MYSQL_PWD": url.password or ""}
+        return settings | {"DATABASE_URL": url._replace(path=f"/{name}").geturl()}
+    return {"PGHOST": host, "PGPORT": port, "PGUSER": user, "PGPASSWORD": url.password or ""}
+
+
+def add_note(project: Path) -> None:
+    models = project / "src" / project.name / "models.py"
+    text = models.read_text().replace("DeclarativeBase\n", "DeclarativeBase, Mapped, mapped_column\n", 1)
+    models.write_text(text + MODEL)
+
+
+def test_commands_of_the_readme_work_in_its_order(named_project: Path, kind: str) -> None:
+    readme = (named_project / "README.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", readme.partition("\n## Test it")[0], re.MULTILINE | re.DOTALL)
+    lines = [
+        line for block in blocks for line in block.splitlines() if "flask run" not in line and "copier" not in line
+    ]
+    lines = [line for line in lines if line.startswith(("uv ", "createdb ", "mariadb "))]
+    settings = client_settings(kind, named_project.name)
+
+    for line in lines[: lines.index(next(line for line in lines if "Remove the guestbook" in line))]:
+        if "what changed" in line:
+            add_note(named_project)
+        run("bash", "-euc", line, cwd=named_project, **settings)
+
+    assert any("what changed" in line for line in lines)
+    run("uv", "run", "flask", "db", "check", cwd=named_project, **settings)
+    assert len(list((named_project / "migrations" / "versions").glob("*.py"))) == 2
+
+
+@ON_SQLITE
+def test_commands_of_the_home_page_work_in_its_order(named_project: Path) -> None:
+    page = (named_project / "src" / named_project.name / "templates" / "home.html").read_text()
+    step = page.partition("<h3>Add a model</h3>")[2].partition("</li>")[0]
+    flask = install(named_project) / "flask"
+
+    for code in re.findall(r"<code>(.*?)</code>", step):
+        if code.startswith("flask "):
+            run(flask, *code.split()[1:], cwd=named_project)
+        else:
+            assert (named_project / code.replace("<wbr>", "")).is_file()
+            add_note(named_project)
+
+    run(flask, "db", "check", cwd=named_project)
+    assert len(list((named_project / "migrations" / "versions").glob("*.py"))) == 2
