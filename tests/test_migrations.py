@@ -216,6 +216,7 @@ def add_tables(metadata: MetaData, name: str, shape: str, ondelete: str | None) 
     return own, Table(name, metadata, Column("id", Integer, primary_key=True), *reference)
 
 
+@pytest.mark.slow
 def test_rows_survive_every_change_with_every_ondelete(database: Database) -> None:
     metadata = MetaData()
     up: list[str] = []
@@ -385,6 +386,7 @@ def test_migration_that_leaves_rows_without_their_parent_is_refused(database: Da
         assert "Traceback" not in printed
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_row_that_had_no_parent_before_is_named(database: Database) -> None:
     """SQLite's own shell does not check foreign keys by default."""
@@ -401,6 +403,7 @@ def test_row_that_had_no_parent_before_is_named(database: Database) -> None:
     database.flask("upgrade")
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_leftover_of_an_earlier_failed_migration_is_dropped(database: Database) -> None:
     database.write("change", REQUIRE_NAME)
@@ -418,6 +421,7 @@ def test_leftover_of_an_earlier_failed_migration_is_dropped(database: Database) 
     assert state["book"]["rows"] == [(1, 1, None), (2, 2, None)]
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_migration_can_leave_the_transaction(database: Database) -> None:
     vacuum = 'with op.get_context().autocommit_block():\n        op.execute("VACUUM")'
@@ -429,6 +433,7 @@ def test_migration_can_leave_the_transaction(database: Database) -> None:
     assert database.state()["book"]["rows"] == [(1, 1, None), (2, 2, None)]
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_foreign_keys_are_enforced_after_a_migration(database: Database) -> None:
     """In one process, as a test suite migrates: the connection is used again, even after an error."""
@@ -457,6 +462,7 @@ with app.app_context():
     assert "['first']" in printed
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_migrations_at_the_same_time_wait_for_each_other(database: Database) -> None:
     database.write("change", f"import time\n    time.sleep(1)\n    {REQUIRE_NAME}")
@@ -468,25 +474,38 @@ def test_migrations_at_the_same_time_wait_for_each_other(database: Database) -> 
     assert sum("Running upgrade" in text for text in printed) == 1
 
 
+@pytest.mark.slow
 @ON_SQLITE
-@pytest.mark.parametrize("base", ["Base", "db.Model"])
-def test_model_of_another_database_is_refused(database: Database, base: str) -> None:
-    module = database.project / "src" / "myapp" / "home.py"
-    text, environment = module.read_text(), database.project / "migrations" / "env.py"
-    settings = environment.read_text()
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("Report", "class Report(Base):\n    {table}\n    {key}\n    {column}"),
+        ("Report", "class Report(db.Model):\n    {table}\n    {key}\n    {column}"),
+        ("report", 'db.Table("report", Column("id", Integer), bind_key="archive")'),
+    ],
+    ids=["Base", "db.Model", "db.Table"],
+)
+def test_table_of_another_database_is_refused(database: Database, name: str, code: str) -> None:
+    module, environment = database.project / "src" / "myapp" / "home.py", database.project / "migrations" / "env.py"
+    text, settings = module.read_text(), environment.read_text()
     module.write_text(
-        text + "\nfrom sqlalchemy.orm import Mapped, mapped_column\nfrom .database import db\n"
-        f"from .models import Base\n\n\nclass Report({base}):\n"
-        '    __tablename__ = "report"\n    __bind_key__ = "archive"\n\n'
-        "    id: Mapped[int] = mapped_column(primary_key=True)\n"
+        f"{text}\nfrom sqlalchemy import Column, Integer\nfrom sqlalchemy.orm import Mapped, mapped_column\n"
+        "from .database import db\nfrom .models import Base\n\n"
+        + code.format(
+            table='__tablename__ = "report"',
+            key='__bind_key__ = "archive"',
+            column="id: Mapped[int] = mapped_column(primary_key=True)",
+        )
     )
     try:
         for command in ("migrate", "check"):
-            assert "Report has __bind_key__ = 'archive'" in database.flask(command, check=False)
+            printed = database.flask(command, check=False)
+            assert f"Error: {name} has the bind key 'archive'" in printed
         assert not list((database.project / "migrations" / "versions").glob("*.py"))
         database.flask("upgrade")
         environment.write_text(settings.replace("set[str] = set()", 'set[str] = {"archive"}'))
-        assert ("nothing to migrate" in database.flask("migrate")) is (base == "db.Model")
+        # Flask-SQLAlchemy reads the key of what derives from its own classes only.
+        assert ("nothing to migrate" in database.flask("migrate")) is ("(Base)" not in code)
     finally:
         module.write_text(text)
         environment.write_text(settings)
@@ -515,6 +534,7 @@ def test_error_names_the_command_that_fixes_it(database: Database) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not allow these characters")
+@pytest.mark.slow
 def test_commands_work_in_a_directory_with_any_name(questionnaire: Questionnaire, tmp_path: Path) -> None:
     project = tmp_path / "50% off %(here)s [a] $HOME #1; naïve 🎩" / "myapp"
     questionnaire.write(project, database="sqlite")

@@ -152,6 +152,18 @@ MUTATIONS = {
     "models that migrations do not see": Mutation(
         f"{MIGRATIONS}/env.py.jinja", "target_metadata=db.metadata, **", "target_metadata=None, **"
     ),
+    "foreign keys while a table is rebuilt": Mutation(
+        f"{MIGRATIONS}/env.py.jinja", "keys = OFF", "keys = ON", by="test_migrations.py -k generated_migration"
+    ),
+    "half a migration": Mutation(
+        f"{MIGRATIONS}/env.py.jinja", '("BEGIN IMMEDIATE")', '("SELECT 1")', by="test_migrations.py -k changes_nothing"
+    ),
+    "rows without their parent": Mutation(
+        f"{MIGRATIONS}/env.py.jinja", "if rows and", "if False and", by="test_migrations.py -k without_their_parent"
+    ),
+    "a path that is read as a setting": Mutation(
+        f"{MIGRATIONS}/alembic.ini", "here =\n", by="test_migrations.py -m slow -k any_name"
+    ),
     # Static files.
     "files are asked for each time": Mutation(f"{APP}/assets.py", ", immutable", ""),
     "a stale hash is believed": Mutation(
