@@ -31,6 +31,7 @@ from sqlalchemy import (
     make_url,
     select,
 )
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import SchemaItem
 from test_suites import BIN, DRIVERS, MODEL, SERVERS, empty_database, execute, install, server
 
@@ -401,6 +402,27 @@ def test_row_that_had_no_parent_before_is_named(database: Database) -> None:
     database.flask("stamp", "base")
     database.execute("DELETE FROM book WHERE id = 1")
     database.flask("upgrade")
+
+
+@ON_SQLITE
+def test_index_on_an_expression_is_not_lost_with_a_rebuilt_table(database: Database) -> None:
+    """Alembic does not copy it: two users could then sign up with one address."""
+    create = 'op.create_index("ix_author_name", "author", [sa.text("lower(name)")], unique=True)'
+    database.write("change", REQUIRE_NAME)
+    database.execute(
+        *TABLES,
+        "UPDATE author SET name = 'Grace' WHERE id = 2",
+        "CREATE UNIQUE INDEX ix_author_name ON author (lower(name))",
+    )
+
+    refused = database.flask("upgrade", check=False)
+    database.write("change", f'op.drop_index("ix_author_name", "author")\n    {REQUIRE_NAME}\n    {create}')
+    database.flask("upgrade")
+
+    assert "ix_author_name. Rebuilding the table would lose the index" in refused
+    assert "Traceback" not in refused
+    with pytest.raises(IntegrityError):
+        database.execute("INSERT INTO author VALUES (3, 'ada')")
 
 
 @pytest.mark.slow
