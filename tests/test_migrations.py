@@ -425,6 +425,27 @@ def test_index_on_an_expression_is_not_lost_with_a_rebuilt_table(database: Datab
         database.execute("INSERT INTO author VALUES (3, 'ada')")
 
 
+@ON_SQLITE
+def test_check_without_a_name_is_not_lost_with_a_rebuilt_table(database: Database) -> None:
+    """As ``Enum(create_constraint=True)`` makes it."""
+    database.write("change", REQUIRE_NAME)
+    database.execute(
+        TABLES[0].replace("name VARCHAR(80)", "name VARCHAR(80) CHECK (name <> 'Eve')"),
+        *TABLES[1:],
+        "UPDATE author SET name = 'Grace' WHERE id = 2",
+    )
+
+    refused = database.flask("upgrade", check=False)
+    passed = 'batch_alter_table("author", table_args=[sa.CheckConstraint("name <> \'Eve\'", name="not_eve")])'
+    database.write("change", REQUIRE_NAME.replace('batch_alter_table("author")', passed))
+    database.flask("upgrade")
+
+    assert "table_args" in refused
+    assert "Traceback" not in refused
+    with pytest.raises(IntegrityError):
+        database.execute("INSERT INTO author VALUES (3, 'Eve')")
+
+
 @pytest.mark.slow
 @ON_SQLITE
 def test_leftover_of_an_earlier_failed_migration_is_dropped(database: Database) -> None:
