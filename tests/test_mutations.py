@@ -125,7 +125,7 @@ MUTATIONS = {
     ),
     # Errors and logs.
     "reflected host": Mutation(
-        f"{APP}/errors.py", "isinstance(error, SecurityError):\n        error.desc", "not error:\n        error.desc"
+        f"{APP}/errors.py", "isinstance(error, SecurityError):\n        host", "not error:\n        host"
     ),
     "error without its response": Mutation(
         f"{APP}/errors.py", "if error.response is not None", "if not error.code and error.response is not None"
