@@ -11,11 +11,10 @@ import argparse
 import os
 import re
 import shutil
-import sys
 import time
 from pathlib import Path
 
-from stages import BIN, RED, NotDone, Report, change_folder, conduct, in_ci, make_environment, run_tests
+from stages import RED, NotDone, Report, change_folder, command_prefix, conduct, in_ci, make_environment, run_tests
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "template"
 
@@ -83,10 +82,10 @@ def do_stages(report: Report, options: argparse.Namespace) -> int:
     """Do one stage after the other, and say what is still to do."""
     report.say()
     before = held_before(options.package, options.answers_file)
-    prefix = "uv run " if shutil.which("uv") else f"{BIN}{os.sep}"
-    again = f"{prefix}pytest"
 
     installed = report.stage("environment", lambda: make_environment(report, options.python))
+    prefix = command_prefix()
+    again = f"{prefix}pytest"
     tested = report.stage("tests", lambda: run_tests(report, installed, again))
     red = installed and not tested
     tail = report.tail()
@@ -123,7 +122,3 @@ def main() -> int:
         "The project is complete: its README says how to set it up and test it.",
         130 if in_ci() or options.keep == "yes" else 0,
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

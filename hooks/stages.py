@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -24,12 +25,13 @@ BIN = Path(".venv", "Scripts" if WINDOWS else "bin")
 PYTHON = BIN / "python"
 RED, GREEN, YELLOW = 31, 32, 33
 
-# What uv and pip say where only the network, or only a Python, is missing.
-OFFLINE = r"failed to fetch|failed to establish|network was disabled|dns error|connection refused|timed out"
-NO_PYTHON = r"no interpreter found|requires a different python|incompatible with the project's python"
+# The errors of uv that pip may not have: pip reads the configuration of the system, and takes the Python that it is
+# started with.
+UV_CANNOT = r"failed to (fetch|download)|no interpreter found|incompatible with the project's python"
 # Variables that would lead our commands out of the project, to another database, or to another outcome.
 LEADS_AWAY = re.compile(
-    r"GIT_(?!AUTHOR_|COMMITTER_|CONFIG_|EXEC_PATH).*|PYTHON(HOME|PATH|WARNINGS)|PYTEST_.*|COV_CORE_.*|TEST_DATABASE_URL"
+    r"GIT_(?!AUTHOR_|COMMITTER_|CONFIG_|EXEC_PATH).*|PYTHON(?!_|DONTWRITEBYTECODE|PYCACHEPREFIX).*|PYTHON_GIL"
+    r"|PYTEST_.*|COV(ERAGE|_CORE)_.*|TEST_DATABASE_URL"
     r"|UV_(PROJECT.*|WORKING_DIR.*|FROZEN|LOCKED|NO_(DEV|GROUP|DEFAULT_GROUPS|EDITABLE|INSTALL_.*))"
     r"|PIP_(USER|TARGET|PREFIX|ROOT)|FORCE_COLOR|CLICOLOR_FORCE"
 )
@@ -137,11 +139,12 @@ class Report:
             return subprocess.CompletedProcess(words, status, log.read().strip())
 
     def trouble(self, failed: subprocess.CompletedProcess[str], *later: str) -> NotDone:
-        """A failure that only the log explains, with the line that says most."""
+        """Return a failure with the tool's own error, the root cause if it names one, and the log."""
         self.log_matters = True
         lines = failed.stdout.splitlines() or [f"{failed.args[0]} exits {failed.returncode}"]
-        why = next((line for line in lines if re.match(r"\s*(error|fatal)", line, re.IGNORECASE)), lines[-1])
-        return NotDone(f"{why.strip()} (log: {self.log})", *later)
+        why = next((line for line in lines if re.match(r"\W*(error|fatal)", line, re.IGNORECASE)), lines[-1]).strip()
+        causes = re.findall(r"^ *(?:cause|caused by|[├╰]─▶):? (.+)", failed.stdout, re.MULTILINE | re.IGNORECASE)
+        return NotDone(f"{': '.join([why, *causes[-1:]])} (log: {self.log})", *later)
 
     def tail(self, lines: int = 25) -> str:
         """The end of the log."""
@@ -158,8 +161,18 @@ def find_python(report: Report, version: str) -> str | None:
     return None
 
 
+def install_with_pip(report: Report, *make: str | Path) -> subprocess.CompletedProcess[str]:
+    """Make an environment, and install the project and its tools into it."""
+    made = report.run(*make)
+    for wanted in (["pip>=25.1"], ["--editable", ".", "--group", "dev"]):  # the first pip with --group
+        if made.returncode == 0:
+            made = report.run(PYTHON, "-m", "pip", "install", "--retries=1", *wanted)
+    return made
+
+
 def make_environment(report: Report, version: str, *, again: bool = False) -> str:
     """Install the project and its tools, with uv or else with pip; ``again`` is into the environment that is there."""
+    there = os.path.lexists(".venv")
     by_pip = again and made_by_pip()
     uv = None if by_pip else shutil.which("uv")
     later: tuple[str, ...] = ("uv sync",)
@@ -172,6 +185,9 @@ def make_environment(report: Report, version: str, *, again: bool = False) -> st
             f"{PYTHON} -m pip install --upgrade pip",
         )
         later = (*(() if by_pip else new), f"{PYTHON} -m pip install --editable . --group dev")
+    breaks = re.search(rf"[{os.pathsep}\r\n]", str(Path.cwd()))
+    if breaks:  # entries of PATH, and lines of the file that points to src/
+        raise NotDone(f"no environment works in a folder with {breaks[0]!r} in its path: rename the folder", *later)
     for name in () if again else (".venv", "uv.lock"):
         if os.path.lexists(name):
             raise NotDone(f"{name} was here before, and stays as it is", *later)
@@ -183,23 +199,23 @@ def make_environment(report: Report, version: str, *, again: bool = False) -> st
                 if re.search(r"^(\[tool\.uv\.workspace|workspace *=)", metadata, re.MULTILINE):
                     raise NotDone(f"uv would change the workspace in {parent}", *later)
         made = report.run(uv, "sync")
-    elif python or by_pip:
-        make = [python, "-m", "venv", ".venv"] if python else [PYTHON, "--version"]
-        made = report.run(*make)
-        for wanted in (["pip>=25.1"], ["--editable", ".", "--group", "dev"]):  # the first pip with --group
-            if made.returncode == 0:
-                made = report.run(PYTHON, "-m", "pip", "install", "--retries=1", *wanted)
+    elif by_pip:
+        made = install_with_pip(report, PYTHON, "--version")
+    elif python:
+        made = install_with_pip(report, python, "-m", "venv", ".venv")
     else:
         running = ".".join(map(str, sys.version_info[:3]))
         raise NotDone(f"no Python {version} or newer with venv was found (Copier runs on {running})", *later)
     if made.returncode == 0:
         return f"installed with {'uv' if uv else 'pip'}"
 
-    if re.search(NO_PYTHON, made.stdout, re.IGNORECASE):
-        raise NotDone(f"no Python {version} or newer was found", *later)
-    if re.search(OFFLINE, made.stdout, re.IGNORECASE):
-        raise NotDone("the package index cannot be reached", *later)
-    raise report.trouble(made, *later)
+    problem = report.trouble(made, *later)
+    if uv and not there and re.search(UV_CANNOT, made.stdout, re.IGNORECASE):
+        python = find_python(report, version)
+        if python and install_with_pip(report, python, "-m", "venv", "--clear", ".venv").returncode == 0:
+            return f"installed with pip, because uv failed: {problem}"
+        shutil.rmtree(".venv", ignore_errors=True)  # half made, and ours: there was none
+    raise problem
 
 
 def made_by_pip() -> bool:
@@ -207,6 +223,11 @@ def made_by_pip() -> bool:
     with suppress(OSError):
         return not re.search(r"^uv =", Path(".venv", "pyvenv.cfg").read_text("utf-8"), re.MULTILINE)
     return False
+
+
+def command_prefix() -> str:
+    """Return what stands before the project's commands: ``uv run`` only where uv made the environment, or may."""
+    return "uv run " if shutil.which("uv") and not made_by_pip() else f"{BIN}{os.sep}"
 
 
 def run_tests(report: Report, installed: bool, again: str) -> str:
@@ -242,6 +263,13 @@ def conduct(stages: Callable[[Report], int], complete: str, stopped: int) -> int
         where = f" at the stage {report.current}" if report.current else ""
         report.say(f"\nStopped{where}. {complete}")
         status = stopped
+    except Exception as error:
+        report.log_matters = True
+        with suppress(OSError), report.log.open("a", encoding="utf-8", errors="replace") as log:
+            traceback.print_exc(file=log)
+        where = f" at the stage {report.current}" if report.current else ""
+        report.say(f"\nStopped{where} by an unexpected error: {error!r} (log: {report.log}). {complete}")
+        status = int(bool(stopped))
     if not report.log_matters:
         with suppress(OSError):
             report.log.unlink()

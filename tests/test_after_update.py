@@ -9,11 +9,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run
+from conftest import run
 from projects import NEWEST, Projects, commit, status
-from test_hooks import HANG, Machine, contents, outcome, steps
+from test_hooks import CERTIFICATE_ERROR, FLAGS, HANG, Machine, contents, outcome, patched, steps
 
-HOOK = ROOT / "hooks" / "after_update.py"
 MIGRATION = '''"""{revision}."""
 
 revision = "{revision}"
@@ -45,7 +44,7 @@ def after(machine: Machine, project: Path, *options: str, status: int = 0, **env
     """Run the hook as Copier does, for a person who stands in the project."""
     given = ("--from=v0.1.0", "--to=v0.2.0", "--from-number=0.1.0", "--to-number=0.2.0", "--python=3.11")
     done = run(
-        *(machine.bin / "copiers-python", "-B", HOOK),
+        *(machine.bin / "copiers-python", FLAGS, machine.hooks, "after_update"),
         *(*given, "--answers-file=.copier-answers.yml", "--skip=no", *options),
         cwd=project,
         check=False,
@@ -167,14 +166,43 @@ def test_failing_suite_is_loud_and_the_update_stands(machine: Machine, project: 
 
 
 def test_missing_network_is_no_error(machine: Machine, project: Path) -> None:
-    machine.program("uv", "echo 'error: Failed to fetch: https://index.example/simple/flask/'; exit 2")
+    machine.distrust_index()
     edit(project, "README.md")
 
     printed = after(machine, project)
 
-    assert outcome("environment", printed) == "not done: the package index cannot be reached"
+    (log,) = machine.logs()
+    assert outcome("environment", printed) == f"not done: {CERTIFICATE_ERROR} (log: {log})"
     assert outcome("tests", printed) == "not done: the environment comes first"
     assert steps(printed)[:2] == ["uv sync", "uv run pytest"]
+
+
+def test_environment_that_uv_made_stays_where_uv_fails(machine: Machine, project: Path) -> None:
+    (project / ".venv").mkdir()
+    (project / ".venv" / "pyvenv.cfg").write_text("uv = 0.9.0\n")
+    machine.distrust_index()
+    machine.program("project-python", "exit 0")
+    edit(project, "README.md")
+
+    printed = after(machine, project)
+
+    assert outcome("environment", printed).startswith(f"not done: {CERTIFICATE_ERROR} ")
+    assert (project / ".venv" / "pyvenv.cfg").read_text() == "uv = 0.9.0\n"
+
+
+@pytest.mark.parametrize(("ci", "status"), [("", 0), ("true", 1)])
+def test_unexpected_error_keeps_the_update(
+    machine: Machine, project: Path, tmp_path: Path, ci: str, status: int
+) -> None:
+    patched(machine, tmp_path, '    """Run the project\'s own suite."""\n', "    {}['nowhere']\n")
+    edit(project, "README.md")
+
+    printed = after(machine, project, status=status, CI=ci)
+
+    (log,) = machine.logs()
+    error = f"Stopped at the stage tests by an unexpected error: KeyError('nowhere') (log: {log})."
+    assert f"\n{error} The merge is done: git diff shows it.\n" in printed
+    assert "Traceback (most recent call last)" in log.read_text()
 
 
 def test_environment_that_pip_made_stays_one_of_pip(machine: Machine, project: Path) -> None:

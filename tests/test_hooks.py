@@ -6,9 +6,13 @@ import re
 import shlex
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +24,17 @@ from pytest_copie.plugin import Copie
 # There is neither on Windows, where the stand-ins for uv and git, shell scripts, would not run either.
 pexpect: Any = pytest.importorskip("pexpect")
 
-HOOK = ROOT / "hooks" / "after_copy.py"
+HOOKS = ROOT / "hooks"
+_, FLAGS, *_ = CONFIG["_tasks"][0]["command"]
 PYTHON = str(Path(sys.executable).resolve())
 UV = 'mkdir -p .venv/bin && cp "$(command -v project-python)" .venv/bin/python'
 HANG = 'echo $$ >"$HANGS" && exec sleep 60'
+VENV = f'case "$*" in "-m venv "*) {UV} && echo home >.venv/pyvenv.cfg ;; *) exec {PYTHON} "$@" ;; esac'
+CERTIFICATE_ERROR = (
+    "error: Failed to fetch: https://index.example/simple/flask/: invalid peer certificate: UnknownIssuer"
+)
 BROKEN_TEST = "def test_sum() -> None:\n    assert 1 + 1 == 3\n"
-OURS = {path.stem for path in HOOK.parent.glob("*.py")}
+OURS = {path.stem for path in HOOKS.glob("*.py")}
 Done = subprocess.CompletedProcess[str]
 
 
@@ -34,6 +43,7 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.bin, self.temp, self.hangs = folder / "bin", folder / "temp", folder / "hangs"
+        self.hooks = HOOKS
         self.temp.mkdir(parents=True)
         self.bin.mkdir()
         for tool in ("cp", "env", "git", "mkdir", "sh", "sleep"):
@@ -63,10 +73,18 @@ class Machine:
         """Replace what git does where these words are among its own."""
         self.program("git", f'case "$*" in *{words}*) {instead} ;; esac\nexec {shutil.which("git")} "$@"')
 
+    def distrust_index(self) -> None:
+        """Let uv not trust the index, and pip not either; a Python makes environments."""
+        first, cause = CERTIFICATE_ERROR.rsplit(": ", 2)[0], CERTIFICATE_ERROR.split("/: ")[1]
+        causes = f"echo '  cause: client error (Connect)'; echo '  cause: {cause}'"
+        self.program("uv", f"mkdir .venv; echo Using CPython; echo '{first}'; {causes}; exit 2")
+        self.program("python3", VENV)
+        self.program("project-python", "echo 'ERROR: No matching distribution found for pip>=25.1'; exit 1")
+
     def hook(self, *, git: str = "yes", keep: str = "no", python: str = "3.11") -> list[str]:
         """The hook's command line, run by a Python that has nothing beside it."""
         options = (f"--python={python}", f"--git={git}", f"--keep={keep}", "--answers-file=.copier-answers.yml")
-        return [str(self.bin / "copiers-python"), "-B", str(HOOK), "--package=myapp", *options]
+        return [str(self.bin / "copiers-python"), FLAGS, str(self.hooks), "after_copy", "--package=myapp", *options]
 
     def finish(self, project: Path, *, status: int = 0, env: dict[str, str] | None = None, **options: str) -> str:
         """Run the hook as Copier does, for a person who stands beside the project."""
@@ -284,13 +302,14 @@ def test_folder_may_have_any_name(machine: Machine, project: Path, name: str) ->
 
 def test_own_variables_of_a_person_lead_nothing_astray(machine: Machine, project: Path, tmp_path: Path) -> None:
     """A test database of another project above all: the suite would empty it."""
-    machine.program("uv", f"env >{tmp_path}/seen\n{UV}")
+    machine.program("uv", f"{UV}\nenv >{tmp_path}/seen")
     strange = {
         "TEST_DATABASE_URL": "postgresql://localhost/other",
         "PYTEST_ADDOPTS": "-k nothing",
         "UV_PROJECT_ENVIRONMENT": str(tmp_path / "other"),
         "UV_NO_DEV": "1",
         "PYTHONPATH": str(tmp_path),
+        "COVERAGE_PROCESS_START": str(tmp_path / "coveragerc"),
         "GIT_DIR": str(tmp_path / "other.git"),
     }
 
@@ -302,6 +321,150 @@ def test_own_variables_of_a_person_lead_nothing_astray(machine: Machine, project
     assert commits(project) == ["Start from flask-starter"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PYTHONSAFEPATH", "1"),
+        ("PYTHONOPTIMIZE", "2"),
+        ("PYTHONINSPECT", "1"),
+        ("PYTHONWARNINGS", "error"),
+        ("PYTHONDEVMODE", "1"),
+        ("PYTHONVERBOSE", "1"),
+        ("PYTHONHOME", "/nowhere"),
+        ("PYTHONHASHSEED", "none"),
+        ("PYTHONIOENCODING", "none"),
+        ("PYTHONMALLOC", "none"),
+        ("PYTHONPLATLIBDIR", "none"),
+        ("PYTHONPROFILEIMPORTTIME", "1"),
+        ("PYTHONUTF8", "none"),
+        ("PYTHONWARNDEFAULTENCODING", "1"),
+        ("PYTHON_GIL", "0"),
+    ],
+)
+def test_variable_of_python_leads_no_hook_astray(machine: Machine, project: Path, name: str, value: str) -> None:
+    """Neither the hook nor the commands that it runs."""
+    machine.program("uv", f'{UV}\n[ -z "${name}" ]')
+
+    printed = machine.finish(project, env={name: value})
+
+    assert outcome("environment", printed) == "installed with uv"
+    assert printed.endswith("  uv run flask run --debug\n")
+    assert len(printed.splitlines()) == 8
+
+
+@pytest.mark.parametrize(
+    "env",
+    [{"TMPDIR": "/nowhere"}, {"TMPDIR": "/dev/null"}, {"HOME": "/nowhere"}, {"COLUMNS": "0"}, {"TERM": "none"}],
+    ids=str,
+)
+def test_odd_environment_leads_no_hook_astray(machine: Machine, project: Path, env: dict[str, str]) -> None:
+    printed = machine.finish(project, env=env)
+
+    assert outcome("tests", printed) == "3 passed in 0.1 s"
+    assert commits(project) == ["Start from flask-starter"]
+
+
+@pytest.mark.parametrize("separator", [os.pathsep, "\n"])
+def test_folder_in_which_no_environment_works_is_refused(machine: Machine, project: Path, separator: str) -> None:
+    project = project.rename(project.with_name(f"my{separator}app"))
+
+    printed = machine.finish(project, git="no")
+
+    said = f"not done: no environment works in a folder with {separator!r} in its path: rename the folder"
+    assert outcome("environment", printed) == said
+
+
+# ── An error that nobody foresaw ───────────────────────────────────────────────────────────────────────────────────
+
+
+def patched(machine: Machine, folder: Path, old: str, new: str) -> None:
+    """Give a machine's hooks a fault."""
+    machine.hooks = shutil.copytree(HOOKS, folder / "hooks", ignore=shutil.ignore_patterns("__pycache__"))
+    path = machine.hooks / "stages.py"
+    source = path.read_text()
+    assert old in source
+    path.write_text(source.replace(old, new))
+
+
+EXPECTED = pytest.mark.parametrize(
+    ("ci", "keep", "status"), [("", "no", 0), ("false", "yes", 1), ("true", "no", 1)], ids=["person", "kept", "ci"]
+)
+
+
+@EXPECTED
+def test_unexpected_error_is_a_sentence_and_a_log(
+    machine: Machine, project: Path, tmp_path: Path, ci: str, keep: str, status: int
+) -> None:
+    before = contents(project)
+    patched(machine, tmp_path, '    """Run the project\'s own suite."""\n', "    {}['nowhere']\n")
+
+    printed = machine.finish(project, env={"CI": ci}, keep=keep, status=status)
+
+    (log,) = machine.logs()
+    error = (
+        f"Stopped at the stage tests by an unexpected error: KeyError('nowhere') (log: {log}). The project is complete"
+    )
+    assert f"\n{error}: its README says how to set it up and test it.\n" in printed
+    assert "Traceback (most recent call last)" in log.read_text()
+    assert before.items() <= contents(project).items()
+
+
+@EXPECTED
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("import os\n", "import nowhere\n"),
+        ("import os\n", "import os\n)\n"),
+        ("tempfile.mkstemp(", "tempfile.nowhere("),
+    ],
+    ids=["import", "syntax", "log"],
+)
+def test_error_before_there_is_a_log_is_shown(
+    machine: Machine, project: Path, tmp_path: Path, ci: str, keep: str, status: int, old: str, new: str
+) -> None:
+    patched(machine, tmp_path, old, new)
+
+    done = run(*machine.hook(keep=keep), cwd=project, check=False, **machine.env, CI=ci)
+
+    assert done.returncode == status, done.stdout
+    assert "Traceback (most recent call last)" in done.stdout
+    assert "The hook stopped at the error above. The files of the project are complete.\n" in done.stdout
+
+
+@EXPECTED
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_full_disk_is_a_sentence(machine: Machine, project: Path, blocks: int, ci: str, keep: str, status: int) -> None:
+    """A limit of a file's size stands for it: 0 leaves no temporary folder, and 1 no room in the log."""
+    machine.program("uv", "trap '' XFSZ; while echo x; do :; done; exit 1")
+    limited = ("sh", "-c", f'ulimit -f {blocks}; exec "$@"', "sh")
+    before = contents(project)
+
+    done = run(*limited, *machine.hook(keep=keep), cwd=project, check=False, **machine.env, CI=ci)
+
+    assert done.returncode == status, done.stdout
+    assert contents(project) == before
+    stopped = "by an unexpected error: OSError(27, 'File too large')" if blocks else "at the error above"
+    assert stopped in done.stdout
+    assert "complete" in done.stdout
+
+
+def test_copy_keeps_a_project_whose_hook_stops(template: Path, machine: Machine, tmp_path: Path) -> None:
+    """With ``PYTHONSAFEPATH`` the hook could not be imported, and Copier deleted the project."""
+    clone = tmp_path / "flask-starter"
+    run("git", "clone", "--quiet", template, clone, cwd=tmp_path)
+    (clone / "hooks" / "after_copy.py").write_text("import nowhere\n")
+    for command in (("commit", "--quiet", "--all", "--message", "Break it"), ("tag", "v9.9.9")):
+        run("git", *command, cwd=clone)
+
+    broken = copy(clone, tmp_path / "broken", env=machine.copiers_env)
+    safe = copy(template, tmp_path / "safe", env={**machine.copiers_env, "PYTHONSAFEPATH": "1"})
+
+    assert "No module named 'nowhere'" in broken.stdout
+    assert (broken.returncode, safe.returncode) == (0, 0)
+    assert (tmp_path / "broken" / "README.md").exists()
+    assert outcome("environment", safe.stdout) == "installed with uv"
+
+
 # ── The environment cannot be made ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -309,15 +472,97 @@ def test_own_variables_of_a_person_lead_nothing_astray(machine: Machine, project
 def test_missing_environment_is_an_error_for_machines_only(
     machine: Machine, project: Path, ci: str, keep: str, status: int
 ) -> None:
-    machine.program("uv", "echo 'error: Failed to fetch: https://index.example/simple/flask/'; exit 2")
+    machine.distrust_index()
 
     printed = machine.finish(project, keep=keep, env={"CI": ci}, status=status)
 
-    assert outcome("environment", printed) == "not done: the package index cannot be reached"
+    (log,) = machine.logs()
+    assert outcome("environment", printed) == f"not done: {CERTIFICATE_ERROR} (log: {log})"
     assert outcome("tests", printed) == "not done: the environment comes first"
     assert outcome("git", printed).startswith("first commit ")
     assert steps(printed) == ["cd myapp", "uv sync", "uv run pytest", "uv run flask run --debug"]
-    assert machine.logs() == []
+    assert not (project / ".venv").exists()
+
+
+def test_pip_makes_the_environment_that_uv_cannot_make(machine: Machine, project: Path) -> None:
+    machine.distrust_index()
+    machine.program("project-python", "echo '3 passed in 0.12s'")
+
+    printed = machine.finish(project)
+
+    (log,) = machine.logs()
+    expected = f"installed with pip, because uv failed: {CERTIFICATE_ERROR} (log: {log})"
+    assert outcome("environment", printed) == expected
+    assert outcome("tests", printed) == "3 passed in 0.1 s"
+    assert steps(printed) == ["cd myapp", ".venv/bin/flask run --debug"]
+
+
+@pytest.fixture
+def untrusted_index(tmp_path: Path) -> Iterator[str]:
+    """Serve a package index with a certificate that nothing trusts."""
+    subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
+    run(
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        "key",
+        *subject,
+        "-out",
+        "crt",
+        cwd=tmp_path,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "crt", tmp_path / "key")
+    server = ThreadingHTTPServer(("localhost", 0), BaseHTTPRequestHandler)
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"https://localhost:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl command, which makes the certificate")
+def test_untrusted_certificate_is_named(machine: Machine, project: Path, tmp_path: Path, untrusted_index: str) -> None:
+    (machine.bin / "uv").unlink()
+    (machine.bin / "uv").symlink_to(shutil.which("uv") or "uv")
+    indexes = {"UV_DEFAULT_INDEX": untrusted_index, "PIP_INDEX_URL": untrusted_index, "PIP_FIND_LINKS": ""}
+    own = {"UV_CACHE_DIR": str(tmp_path / "empty"), "UV_NO_CONFIG": "1", "PIP_CONFIG_FILE": os.devnull}
+
+    printed = machine.finish(project, git="no", env=indexes | own)
+
+    (log,) = machine.logs()
+    said = outcome("environment", printed)
+    assert said.startswith(f"not done: error: Failed to fetch: {untrusted_index}/")
+    assert "invalid peer certificate: " in said
+    assert "CERTIFICATE_VERIFY_FAILED" in log.read_text(), "pip was not tried"
+    assert not (project / ".venv").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "download",
+    [
+        {"UV_PYTHON_DOWNLOADS": "never"},
+        {"UV_PYTHON_DOWNLOADS": "automatic", "UV_PYTHON_INSTALL_MIRROR": "http://127.0.0.1:9", "UV_HTTP_RETRIES": "0"},
+    ],
+    ids=["forbidden", "unreachable"],
+)
+def test_python_that_uv_cannot_download_is_taken_from_the_system(
+    machine: Machine, project: Path, tmp_path: Path, download: dict[str, str]
+) -> None:
+    (machine.bin / "uv").unlink()
+    (machine.bin / "uv").symlink_to(shutil.which("uv") or "uv")
+    own = {"UV_PYTHON_INSTALL_DIR": str(tmp_path / "empty"), "UV_PYTHON_PREFERENCE": "only-managed"}
+
+    printed = machine.finish(project, git="no", env=download | own)
+
+    assert outcome("environment", printed).startswith("installed with pip, because uv failed: error: ")
+    assert " passed in " in outcome("tests", printed)
+    assert steps(printed) == ["cd myapp", ".venv/bin/flask run --debug"]
 
 
 @pytest.mark.slow
@@ -333,7 +578,7 @@ def test_steps_make_up_for_a_missing_network(
 
     printed = machine.finish(project, git="no", env=network)
 
-    assert outcome("environment", printed) == "not done: the package index cannot be reached"
+    assert outcome("environment", printed).startswith("not done: error: ")
     later = paste(steps(printed), project.parent)
     assert " passed in " in later
     assert "Flask 3" in later
@@ -369,7 +614,9 @@ def test_python_that_is_too_old_is_named(machine: Machine, project: Path, with_u
 
     printed = machine.finish(project, git="no", python="3.99", env={"UV_PYTHON_DOWNLOADS": "never"})
 
-    assert outcome("environment", printed).startswith("not done: no Python 3.99 or newer ")
+    by_uv = "not done: error: No interpreter found for Python >=3.99 "
+    said = by_uv if with_uv else "not done: no Python 3.99 or newer with venv was found "
+    assert outcome("environment", printed).startswith(said)
     assert steps(printed)[1] == ("uv sync" if with_uv else "python3.99 -m venv .venv")
 
 
@@ -387,15 +634,14 @@ def test_uv_beside_copier_will_do(machine: Machine, project: Path, tmp_path: Pat
 
 
 def test_without_uv_and_network_pip_says_it_in_a_line(machine: Machine, project: Path) -> None:
+    machine.distrust_index()
     (machine.bin / "uv").unlink()
-    pip = "echo 'WARNING: Retrying after: Failed to establish a new connection'; exit 1"
-    machine.program("project-python", pip)
-    # It has ensurepip, which Debian keeps in a package of its own.
-    machine.program("python3", f'case "$*" in "-m venv .venv") {UV} ;; -c*ensurepip*) ;; *) exec {PYTHON} "$@" ;; esac')
 
     printed = machine.finish(project)
 
-    assert outcome("environment", printed) == "not done: the package index cannot be reached"
+    (log,) = machine.logs()
+    said = f"not done: ERROR: No matching distribution found for pip>=25.1 (log: {log})"
+    assert outcome("environment", printed) == said
     assert steps(printed) == [
         "cd myapp",
         "python3 -m venv .venv",
@@ -425,7 +671,7 @@ def test_without_uv_steps_make_up_for_a_missing_network(machine: Machine, projec
 
     printed = machine.finish(project, git="no", env=network)
 
-    assert outcome("environment", printed) == "not done: the package index cannot be reached"
+    assert outcome("environment", printed).startswith("not done: ERROR: ")
     later = paste(steps(printed), project.parent, **machine.env)
     assert " passed in " in later
     assert "Flask 3" in later
@@ -715,12 +961,14 @@ def test_update_without_tasks_runs_none_of_it(template: Path, tmp_path: Path, re
 def test_answers_reach_the_hook_as_arguments() -> None:
     for task in CONFIG["_tasks"]:
         assert isinstance(task["command"], list), "a string goes through a shell"
+        assert task["command"][1] == FLAGS
         assert "_copier_operation == 'copy'" in task["when"]
     for migration in CONFIG["_migrations"]:
         assert isinstance(migration["command"], list)
+        assert migration["command"][1] == FLAGS
 
 
-@pytest.mark.parametrize("path", sorted(HOOK.parent.glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(HOOKS.glob("*.py")), ids=lambda path: path.name)
 def test_hooks_need_only_the_standard_library_of_copiers_oldest_python(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 10))
 
