@@ -31,6 +31,12 @@ USER = {
     "postgresql": ["CREATE USER {user} PASSWORD '{password}'", "ALTER DATABASE {name} OWNER TO {user}"],
     "mysql": ["CREATE USER {user} IDENTIFIED BY '{password}'", "GRANT ALL ON {name}.* TO {user}"],
 }
+# What lies among the code of many a project.
+OUT_OF_PLACE = [
+    *(".env", "instance/secret_key", "secrets/secret_key", "src/.env", "src/{package}/.env.production"),
+    *("src/{package}/instance/secret_key", "src/{package}/app.db", "src/{package}/app.db-wal", "src/app.sqlite3"),
+    *("src/{package}/tls/server.key", "src/{package}/tls/server.pem", "src/{package}/.git/history", "migrations/.env"),
+]
 SLOW = """
 import time
 
@@ -78,9 +84,10 @@ def project(make: Make) -> Path:
     project = make()
     run("uv", "lock", cwd=project)
     run("git", "init", cwd=project)
-    for name in (".env", "instance/secret_key", "secrets/secret_key", "src/.env"):
-        (project / name).parent.mkdir(exist_ok=True)
-        (project / name).write_text("# out of place")
+    for name in OUT_OF_PLACE:
+        path = project / name.format(package=project.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("# out of place")
     home = project / "src" / project.name / "home.py"
     home.write_text(home.read_text() + SLOW)
     return project
@@ -135,6 +142,7 @@ def test_image_holds_what_serves_the_app_and_no_more(image: str) -> None:
     assert {"/app/gunicorn.conf.py", "/app/migrations/env.py", "/app/.venv/bin/gunicorn"} <= set(names)
     everything = in_image(image, "sh", "-c", "find / -xdev 2>/dev/null || true").splitlines()
     found = {Path(name).name for name in everything}
+    assert not found & {Path(name).name for name in OUT_OF_PLACE}
     assert not found & {".env", ".git", "instance", "secret_key", "uv.lock", "pyproject.toml", "flit_core", "pytest"}
     commands = {Path(name).name for name in everything if "/bin/" in name}
     assert not commands & {"uv", "uvx", "gcc", "cc", "make", "git", "ruff", "mypy", "curl"}
