@@ -53,6 +53,59 @@ def test_table_is_empty_at_first(app: Flask, number: int) -> None:
 '''
 
 
+# Of Python, and of the tools of a check: none of them may change its result.
+VARIABLES = {
+    "COLUMNS": "10",
+    "COVERAGE_CORE": "pytrace",
+    "FLASK_APP": "nowhere",
+    "FLASK_DEBUG": "1",
+    "FORCE_COLOR": "1",
+    "GUNICORN_CMD_ARGS": "--bind=nowhere",
+    "HOME": "/nowhere",
+    "LC_ALL": "C",
+    "MYPYPATH": "/nowhere",
+    "PORT": "nowhere",
+    "PY_COLORS": "1",
+    "PYTHONDEVMODE": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONHASHSEED": "0",
+    "PYTHONIOENCODING": "ascii",
+    "PYTHONNOUSERSITE": "1",
+    "PYTHONOPTIMIZE": "2",
+    "PYTHONSAFEPATH": "1",
+    "PYTHONUTF8": "0",
+    "PYTHONWARNINGS": "error",
+    "TMPDIR": "/nowhere",
+    "TZ": "Asia/Kolkata",
+    "WEB_CONCURRENCY": "0",
+}
+# Globs, formats, shells and configuration files read something into these.
+NAMES = [
+    "50% off",
+    "a[b]",
+    "a$HOME",
+    "a{b}",
+    "it's",
+    "ünïcode",
+    "a;b",
+    "a#b",
+    "a&b",
+    " leading",
+    "trailing ",
+    "-dash",
+    "a*b?",
+    "a,b!",
+    "~",
+    'a"b"',
+    "%(x)s",
+    "${x}",
+    "@a=b",
+    "(a|b)",
+    "<a>",
+    "`a`",
+]
+
+
 def server(database: str) -> str:
     """The address of a server for tests; without the server, skip, or fail where servers are promised."""
     url = SERVERS[database]
@@ -104,6 +157,29 @@ def small(questionnaire: Questionnaire, tmp_path_factory: pytest.TempPathFactory
 def test_check_needs_no_uv(small: Path) -> None:
     """Nor an environment that is active."""
     run(small / BIN / "poe", "check", cwd=small, PATH=os.defpath)
+
+
+def test_check_passes_with_variables_of_other_programs(small: Path, tmp_path: Path) -> None:
+    """Without asserts, the tests would prove nothing, and coverage 7.17 would report for ever."""
+    run(small / BIN / "poe", "check", cwd=small, **VARIABLES, PYTHONPYCACHEPREFIX=str(tmp_path))
+
+
+def test_suite_without_asserts_says_so(small: Path) -> None:
+    tested = run(small / BIN / "pytest", cwd=small, check=False, PYTHONOPTIMIZE="1")
+
+    assert tested.returncode
+    assert "assert statements are not executed" in tested.stdout
+
+
+@pytest.mark.parametrize(
+    "name", ["[b]{c} $HOME;it's#&ü~ ", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES)]
+)
+def test_check_passes_in_a_folder_of_any_name(small: Path, tmp_path: Path, name: str) -> None:
+    project = shutil.copytree(small, tmp_path / name / "myapp", ignore=shutil.ignore_patterns(".venv"))
+    commands = install(project)
+
+    run("uv", "run", "poe", "check", cwd=project)
+    run(commands / "poe", "fix", cwd=project)
 
 
 @pytest.mark.slow
