@@ -32,8 +32,8 @@ UV_CANNOT = r"failed to (fetch|download)|no interpreter found|incompatible with 
 LEADS_AWAY = re.compile(
     r"GIT_(?!AUTHOR_|COMMITTER_|CONFIG_|EXEC_PATH).*|PYTHON(?!_|DONTWRITEBYTECODE|PYCACHEPREFIX).*|PYTHON_GIL"
     r"|PYTEST_.*|COV(ERAGE|_CORE)_.*|TEST_DATABASE_URL"
-    r"|UV_(PROJECT.*|WORKING_DIR.*|FROZEN|LOCKED|NO_(DEV|GROUP|DEFAULT_GROUPS|EDITABLE|INSTALL_.*))"
-    r"|PIP_(USER|TARGET|PREFIX|ROOT)|FORCE_COLOR|CLICOLOR_FORCE"
+    r"|UV_(PROJECT.*|WORKING_DIR.*|FROZEN|LOCKED|NO_(DEV|GROUP|DEFAULT_GROUPS|EDITABLE|INSTALL_.*|BUILD_ISOLATION.*))"
+    r"|PIP_(TARGET|PREFIX|ROOT|PYTHON|DRY_RUN|NO_DEPS|NO_BUILD_ISOLATION|REQUIREMENT|EDITABLE|QUIET)|FORCE_COLOR|CLICOLOR_FORCE"
 )
 
 
@@ -166,7 +166,7 @@ def install_with_pip(report: Report, *make: str | Path) -> subprocess.CompletedP
     made = report.run(*make)
     for wanted in (["pip>=25.1"], ["--editable", ".", "--group", "dev"]):  # the first pip with --group
         if made.returncode == 0:
-            made = report.run(PYTHON, "-m", "pip", "install", "--retries=1", *wanted)
+            made = report.run(PYTHON, "-m", "pip", "install", "--retries=1", *wanted, PIP_USER="0")
     return made
 
 

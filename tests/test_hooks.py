@@ -653,10 +653,14 @@ def test_without_uv_and_network_pip_says_it_in_a_line(machine: Machine, project:
 
 
 @pytest.mark.slow
-def test_without_uv_pip_makes_the_environment(machine: Machine, project: Path) -> None:
+def test_without_uv_pip_makes_the_environment(machine: Machine, project: Path, tmp_path: Path) -> None:
+    """Whatever a person's own settings of pip are for."""
     (machine.bin / "uv").unlink()
+    config = tmp_path / "pip.conf"
+    config.write_text("[install]\nuser = true\n")
+    strange = {"PIP_NO_DEPS": "1", "PIP_DRY_RUN": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_TARGET": str(tmp_path)}
 
-    printed = machine.finish(project)
+    printed = machine.finish(project, env={"PIP_CONFIG_FILE": str(config), **strange})
 
     assert outcome("environment", printed) == "installed with pip"
     assert re.fullmatch(r"\d+ passed in \d+\.\d s", outcome("tests", printed))

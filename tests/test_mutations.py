@@ -239,6 +239,29 @@ MUTATIONS = {
         "    return kept\n",
         by="test_after_update.py -k outlives",
     ),
+    "a hook that variables of Python change": Mutation(
+        "copier.yml", '"-IB" #', '"-B" #', by="test_hooks.py -k leads_no_hook_astray"
+    ),
+    "an unexpected error costs the stages": Mutation(
+        "hooks/stages.py",
+        "    except Exception as error:\n        report",
+        "    except EOFError as error:\n        report",
+        by="test_hooks.py -k unexpected_error",
+    ),
+    "pip is not tried": Mutation(
+        "hooks/stages.py", "if uv and not there", "if False and not there", by="test_hooks.py -k that_uv_cannot_make"
+    ),
+    "sources found by a glob": Mutation(
+        "template/pyproject.toml.jinja",
+        "[tool.ruff]\n",
+        '[tool.ruff]\nsrc = ["src"]\n',
+        by="test_suites.py -k any_name",
+    ),
+    "a folder's dollar is expanded": Mutation(
+        "template/pyproject.toml.jinja",
+        'cwd = "." # by default the absolute path, in which poe expands a $\n',
+        by="test_suites.py -k any_name",
+    ),
     "a history with two ends": Mutation(
         "hooks/migrations.py",
         "if added and not added.parents",
