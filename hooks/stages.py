@@ -31,7 +31,7 @@ UV_CANNOT = r"failed to (fetch|download)|no interpreter found|incompatible with 
 # Variables that would lead our commands out of the project, to another database, or to another outcome.
 LEADS_AWAY = re.compile(
     r"GIT_(?!AUTHOR_|COMMITTER_|CONFIG_|EXEC_PATH).*|PYTHON(?!_|DONTWRITEBYTECODE|PYCACHEPREFIX).*|PYTHON_GIL"
-    r"|PYTEST_.*|COV(ERAGE|_CORE)_.*|TEST_DATABASE_URL"
+    r"|PYTEST_.*|COV(ERAGE|_CORE)_.*|TEST_DATABASE_URL|WERKZEUG_.*"
     r"|UV_(PROJECT.*|WORKING_DIR.*|FROZEN|LOCKED|NO_(DEV|GROUP|DEFAULT_GROUPS|EDITABLE|INSTALL_.*|BUILD_ISOLATION.*))"
     r"|PIP_(TARGET|PREFIX|ROOT|PYTHON|DRY_RUN|NO_DEPS|NO_BUILD_ISOLATION|REQUIREMENT|EDITABLE|QUIET)|FORCE_COLOR|CLICOLOR_FORCE"
 )

@@ -310,6 +310,7 @@ def test_own_variables_of_a_person_lead_nothing_astray(machine: Machine, project
         "UV_NO_DEV": "1",
         "PYTHONPATH": str(tmp_path),
         "COVERAGE_PROCESS_START": str(tmp_path / "coveragerc"),
+        "WERKZEUG_RUN_MAIN": "true",
         "GIT_DIR": str(tmp_path / "other.git"),
     }
 
