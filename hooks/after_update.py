@@ -215,7 +215,14 @@ def do_stages(report: Report, options: argparse.Namespace) -> int:
     conflicts.update({path: "merge it by hand, and delete it" for path in added() if path.suffix == ".rej"})
     conflicts.update({path: stays(path) for path in kept})
 
+    prefix = command_prefix()
+    again = f"{prefix}pytest"
     what = " to ".join(dict.fromkeys((options.version_from, options.version_to)))
+    database = [f"{prefix}flask db upgrade"] if kept_migrations or new_migrations else []
+    if kept_migrations:
+        database.insert(0, f'{prefix}flask db migrate -m "Undo {kept_migrations[0].stem}"')
+    if not Path("migrations", "env.py").exists():
+        database = []
 
     def install() -> str:
         if conflicts:
@@ -231,18 +238,14 @@ def do_stages(report: Report, options: argparse.Namespace) -> int:
 
     merged = report.stage("merge", lambda: merge(what, len(files), conflicts))
     concerned = files != {Path(options.answers_file)}
-    complete = concerned and options.skip == "no"
-    installed = complete and report.stage("environment", install)
-    prefix = command_prefix()
-    again = f"{prefix}pytest"
-    database = [f"{prefix}flask db upgrade"] if kept_migrations or new_migrations else []
-    if kept_migrations:
-        database.insert(0, f'{prefix}flask db migrate -m "Undo {kept_migrations[0].stem}"')
-    if not Path("migrations", "env.py").exists():
-        database = []
-    report.todo += database
-    tested = complete and report.stage("tests", test)
-    red = installed and not tested and not (kept_migrations and database)
+    tested = red = False
+    if concerned and options.skip == "no":
+        installed = report.stage("environment", install)
+        report.todo += database
+        tested = report.stage("tests", test)
+        red = installed and not tested and not (kept_migrations and database)
+    else:
+        report.todo += database
 
     if not concerned:
         report.say("\nNothing in it concerns this project.")

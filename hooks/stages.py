@@ -172,7 +172,6 @@ def install_with_pip(report: Report, *make: str | Path) -> subprocess.CompletedP
 
 def make_environment(report: Report, version: str, *, again: bool = False) -> str:
     """Install the project and its tools, with uv or else with pip; ``again`` is into the environment that is there."""
-    there = os.path.lexists(".venv")
     by_pip = again and made_by_pip()
     uv = None if by_pip else shutil.which("uv")
     later: tuple[str, ...] = ("uv sync",)
@@ -210,7 +209,7 @@ def make_environment(report: Report, version: str, *, again: bool = False) -> st
         return f"installed with {'uv' if uv else 'pip'}"
 
     problem = report.trouble(made, *later)
-    if uv and not there and re.search(UV_CANNOT, made.stdout, re.IGNORECASE):
+    if uv and not again and re.search(UV_CANNOT, made.stdout, re.IGNORECASE):
         python = find_python(report, version)
         if python and install_with_pip(report, python, "-m", "venv", "--clear", ".venv").returncode == 0:
             return f"installed with pip, because uv failed: {problem}"

@@ -29,7 +29,10 @@ _, FLAGS, *_ = CONFIG["_tasks"][0]["command"]
 PYTHON = str(Path(sys.executable).resolve())
 UV = 'mkdir -p .venv/bin && cp "$(command -v project-python)" .venv/bin/python'
 HANG = 'echo $$ >"$HANGS" && exec sleep 60'
-VENV = f'case "$*" in "-m venv "*) {UV} && echo home >.venv/pyvenv.cfg ;; *) exec {PYTHON} "$@" ;; esac'
+# It has ensurepip, which Debian keeps in a package of its own.
+VENV = (
+    f'case "$*" in "-m venv "*) {UV} && echo home >.venv/pyvenv.cfg ;; -c*ensurepip*) ;; *) exec {PYTHON} "$@" ;; esac'
+)
 CERTIFICATE_ERROR = (
     "error: Failed to fetch: https://index.example/simple/flask/: invalid peer certificate: UnknownIssuer"
 )
@@ -528,6 +531,7 @@ def untrusted_index(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl command, which makes the certificate")
 def test_untrusted_certificate_is_named(machine: Machine, project: Path, tmp_path: Path, untrusted_index: str) -> None:
+    pytest.importorskip("ensurepip")  # which Debian keeps in a package of its own
     (machine.bin / "uv").unlink()
     (machine.bin / "uv").symlink_to(shutil.which("uv") or "uv")
     indexes = {"UV_DEFAULT_INDEX": untrusted_index, "PIP_INDEX_URL": untrusted_index, "PIP_FIND_LINKS": ""}
@@ -555,6 +559,7 @@ def test_untrusted_certificate_is_named(machine: Machine, project: Path, tmp_pat
 def test_python_that_uv_cannot_download_is_taken_from_the_system(
     machine: Machine, project: Path, tmp_path: Path, download: dict[str, str]
 ) -> None:
+    pytest.importorskip("ensurepip")
     (machine.bin / "uv").unlink()
     (machine.bin / "uv").symlink_to(shutil.which("uv") or "uv")
     own = {"UV_PYTHON_INSTALL_DIR": str(tmp_path / "empty"), "UV_PYTHON_PREFERENCE": "only-managed"}

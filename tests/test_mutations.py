@@ -249,7 +249,7 @@ MUTATIONS = {
         by="test_hooks.py -k unexpected_error",
     ),
     "pip is not tried": Mutation(
-        "hooks/stages.py", "if uv and not there", "if False and not there", by="test_hooks.py -k that_uv_cannot_make"
+        "hooks/stages.py", "if uv and not again", "if False and not again", by="test_hooks.py -k that_uv_cannot_make"
     ),
     "sources found by a glob": Mutation(
         "template/pyproject.toml.jinja",
