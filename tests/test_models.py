@@ -164,6 +164,27 @@ def test_size_is_positive_as_in_production(app: Flask, size: int) -> None:
     assert " passed" in project.test()
 
 
+def test_names_change_only_for_several_columns(project: Project) -> None:
+    """As in a project that was made before constraints were named after all of their columns."""
+    file = project.folder / "src" / "myapp" / "models.py"
+    project.models(COLUMNS)
+    new = file.read_text()
+    file.write_text(new.replace("column_0_N_", "column_0_"))
+    project.migrate()
+
+    file.write_text(new)
+    project.run("flask", "db", "check")
+
+    several = ['UniqueConstraint("room", "code")', 'UniqueConstraint("code", "row", name="uq_seat_code")']
+    project.models(COLUMNS, *several)
+    new = file.read_text()
+    file.write_text(new.replace("column_0_N_", "column_0_"))
+    project.migrate()
+    file.write_text(new)
+    names = re.findall(r"f\(\"(\w+)", project.migrate().partition("def downgrade")[0])
+    assert sorted(names) == ["uq_seat_room", "uq_seat_room_code"]
+
+
 def test_names_of_a_migration_that_sqlite_wrote_fit_every_database(project: Project, tmp_path: Path) -> None:
     """Each database shortens them itself, where they are longer than it allows."""
     columns = {name: column for name, column in COLUMNS.items() if name != "colour"}  # a type of a server's own
