@@ -301,9 +301,9 @@ def about_constraints(places: list[str]) -> list[str]:
         return []
     return [
         *places,
-        "These are named after all of their columns now, no longer after the first one alone.",
-        "flask db migrate writes a migration that renames them. MySQL: create the new one before you drop the old one.",
-        'To keep the old name instead, add it to the model: name="uq_<table>_<first column>", for an index "ix_…".',
+        "They are now named after all of their columns. flask db migrate renames them in the database.",
+        "If MySQL says that a foreign key needs the index: create the new one before the old one is dropped.",
+        'To keep the old name instead, add name="uq_<table>_<first column>" in the model (index: "ix_…").',
     ]
 
 

@@ -278,6 +278,7 @@ def test_constraint_that_gets_another_name_is_listed(machine: Machine, project: 
 
     migration = ['uv run flask db migrate -m "Rename constraints"', "uv run flask db upgrade"]
     assert ("src/myapp/seats.py:9\n" in printed) is bool(constraint)
+    assert all(len(line) <= 112 for line in printed.splitlines())
     assert (set(migration) <= set(steps(printed))) is bool(constraint)
     assert ("not done: the migration comes first" in printed) is bool(constraint)
     commit(project)
