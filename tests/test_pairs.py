@@ -43,6 +43,7 @@ READ_BY_NAME = (
     "max_age",
     "immutable",
     "max_content_length",
+    "max_identifier_length",
     "raw",
     "tries",
     "commands",
