@@ -98,6 +98,15 @@ def keep_migrations() -> tuple[list[Path], list[Path], list[Path]]:
     return kept, [path for path in gone if path not in kept], new
 
 
+def renamed() -> list[str]:
+    """List the constraints that are named after all of their columns now, and were named after the first one."""
+    bases = Path("src").glob("*/models.py")
+    if not any(b"(column_0_name)" in before(path) and b"(column_0_N_name)" in path.read_bytes() for path in bases):
+        return []
+    sources = sorted(Path("src").rglob("*.py"))
+    return [f"{path}:{line}" for path in sources for line in migrations.nameless(path.read_text("utf-8", "replace"))]
+
+
 def keep_edited(report: Report, options: argparse.Namespace) -> list[Path]:
     """Keep the files that the template no longer has, where the owner had changed them since it wrote them."""
     deleted = [path for path in changed("D") if path.parent != migrations.FOLDER]
@@ -218,11 +227,15 @@ def do_stages(report: Report, options: argparse.Namespace) -> int:
     prefix = command_prefix()
     again = f"{prefix}pytest"
     what = " to ".join(dict.fromkeys((options.version_from, options.version_to)))
-    database = [f"{prefix}flask db upgrade"] if kept_migrations or new_migrations else []
+    constraints = renamed()
+    database = [f"{prefix}flask db upgrade"] if kept_migrations or new_migrations or constraints else []
+    if constraints:
+        database.insert(0, f'{prefix}flask db migrate -m "Rename constraints"')
     if kept_migrations:
         database.insert(0, f'{prefix}flask db migrate -m "Undo {kept_migrations[0].stem}"')
     if not Path("migrations", "env.py").exists():
         database = []
+    migration_first = bool((kept_migrations or constraints) and database)
 
     def install() -> str:
         if conflicts:
@@ -232,7 +245,7 @@ def do_stages(report: Report, options: argparse.Namespace) -> int:
     def test() -> str:
         if conflicts:
             raise NotDone("the conflicts come first", again)
-        if kept_migrations and database:
+        if migration_first:
             raise NotDone("the migration comes first", again)
         return run_tests(report, installed, again)
 
@@ -243,7 +256,7 @@ def do_stages(report: Report, options: argparse.Namespace) -> int:
         installed = report.stage("environment", install)
         report.todo += database
         tested = report.stage("tests", test)
-        red = installed and not tested and not (kept_migrations and database)
+        red = installed and not tested and not migration_first
     else:
         report.todo += database
 
@@ -253,6 +266,7 @@ def do_stages(report: Report, options: argparse.Namespace) -> int:
         ("Conflicts, first of all:", [f"{path}: {advice}" for path, advice in sorted(conflicts.items())]),
         (f"New since {options.version_from}:", news(options)),
         ("Migrations:", about_migrations(kept_migrations, gone_migrations, bool(database))),
+        ("Constraints:", about_constraints(constraints)),
     ):
         if lines:
             report.say("\n".join(("", title, *(f"  {line}" for line in lines))))
@@ -279,6 +293,18 @@ def about_migrations(kept: list[Path], gone: list[Path], goes_on: bool) -> list[
     for path in gone:
         lines.append(f"{path} is gone. If a database went through it: git restore {shlex.quote(str(path))}")
     return lines
+
+
+def about_constraints(places: list[str]) -> list[str]:
+    """Say which constraints get another name, and how to keep the one that they have in the database."""
+    if not places:
+        return []
+    return [
+        *places,
+        "They are now named after all of their columns. flask db migrate renames them in the database.",
+        "If MySQL says that a foreign key needs the index: create the new one before the old one is dropped.",
+        'To keep the old name instead, add name="uq_<table>_<first column>" in the model (index: "ix_…").',
+    ]
 
 
 def main() -> int:

@@ -79,6 +79,19 @@ def ancestors(revisions: Iterable[str], known: Mapping[str, Migration]) -> set[s
     return found
 
 
+def nameless(source: str) -> list[int]:
+    """List the lines of a model's unique constraints and indexes of several columns that have no name of their own."""
+    lines = []
+    with suppress(SyntaxError):
+        for call in ast.walk(ast.parse(source)):
+            if isinstance(call, ast.Call) and not any(keyword.arg == "name" for keyword in call.keywords):
+                kind = ast.unparse(call.func).rpartition(".")[2]
+                index = kind == "Index" and call.args and ast.unparse(call.args[0]) == "None"
+                if (kind == "UniqueConstraint" and len(call.args) > 1) or (index and len(call.args) > 2):
+                    lines.append(call.lineno)
+    return sorted(lines)
+
+
 def reached_here() -> list[str]:
     """Name the migrations at which the SQLite databases in the instance folder are."""
     names = []

@@ -280,6 +280,40 @@ def test_migration_that_another_builds_on_stays(machine: Machine, project: Path)
     ]
 
 
+SEAT = """
+
+class Seat(Base):
+    __tablename__ = "seat"
+    __table_args__ = (
+        UniqueConstraint("row"),
+        UniqueConstraint("row", "code", name="uq_seat"),
+        Index("by_code", "row", "code"),
+        {constraint},
+    )
+"""
+
+
+@pytest.mark.parametrize("constraint", ['UniqueConstraint("room", "row")', 'db.Index(None, "room", "row")', ""])
+def test_constraint_that_gets_another_name_is_listed(machine: Machine, project: Path, constraint: str) -> None:
+    models = project / "src/myapp/models.py"
+    new = models.read_text()
+    models.write_text(new.replace("column_0_N_", "column_0_"))
+    edit(project, "src/myapp/seats.py", SEAT.format(constraint=constraint))
+    commit(project)
+    models.write_text(new)
+
+    printed = after(machine, project)
+
+    migration = ['uv run flask db migrate -m "Rename constraints"', "uv run flask db upgrade"]
+    assert ("src/myapp/seats.py:9\n" in printed) is bool(constraint)
+    assert all(len(line) <= 112 for line in printed.splitlines())
+    assert (set(migration) <= set(steps(printed))) is bool(constraint)
+    assert ("not done: the migration comes first" in printed) is bool(constraint)
+    commit(project)
+    edit(project, "README.md")
+    assert "uv run flask db" not in after(machine, project), "the next update does not repeat it"
+
+
 @pytest.mark.parametrize("reached", ["tour_guestbook", "elsewhere"])
 def test_migration_that_a_database_went_through_stays(machine: Machine, project: Path, reached: str) -> None:
     (project / "instance").mkdir()

@@ -152,6 +152,32 @@ MUTATIONS = {
     "models that migrations do not see": Mutation(
         f"{MIGRATIONS}/env.py.jinja", "target_metadata=db.metadata, **", "target_metadata=None, **"
     ),
+    "constraints that share a name": Mutation(
+        f"{APP}/[% if sqlalchemy %]models.py[% endif %].jinja",
+        "uq_%(table_name)s_%(column_0_N_name)s",
+        "uq_%(table_name)s_%(column_0_name)s",
+    ),
+    "constraints that are not compared": Mutation(
+        f"{MIGRATIONS}/env.py.jinja",
+        '["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"]',
+        '["alembic.autogenerate.*"]',
+        by="test_models.py -k 'every_constraint and sqlite'",
+    ),
+    "constraints of columns that are overlooked": Mutation(
+        f"{MIGRATIONS}/env.py.jinja", "    show_checks()\n", by="test_models.py -k 'every_constraint and sqlite'"
+    ),
+    "tables of the models instead of the migrations": Mutation(
+        "template/tests/conftest.py.jinja",
+        "            command.check(config)\n",
+        "            db.create_all()\n",
+        by="test_models.py -k 'without_a_migration and sqlite'",
+    ),
+    "a model without a migration is ready": Mutation(
+        f"{APP}/doctor.py.jinja", "            command.check(config)\n", "            pass\n"
+    ),
+    "an error of the driver is taken for a slow answer": Mutation(
+        f"{APP}/health.py.jinja", "except Exception as error", "except OSError as error"
+    ),
     "foreign keys while a table is rebuilt": Mutation(
         f"{MIGRATIONS}/env.py.jinja", "keys = OFF", "keys = ON", by="test_migrations.py -k generated_migration"
     ),

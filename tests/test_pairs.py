@@ -40,6 +40,7 @@ READ_BY_NAME = (
     "form_data_parser_class",
     "permanent",
     "max_content_length",
+    "max_identifier_length",
     "raw",
     "tries",
     "commands",

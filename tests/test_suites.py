@@ -5,7 +5,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -242,22 +242,19 @@ def test_model_gets_a_table_by_migration(render: Render, database: str) -> None:
         models.read_text().replace("DeclarativeBase\n", "DeclarativeBase, Mapped, mapped_column\n", 1) + MODEL
     )
     (project / "tests" / "test_note.py").write_text(MODEL_TEST)
-    url = server(database) if database in SERVERS else ""
 
     def flask(*arguments: str) -> str:
         return run(commands / "flask", *arguments, cwd=project, DATABASE_URL=url).stdout
 
-    try:
+    with empty_database(database) if database in SERVERS else nullcontext("") as url:
         flask("db", "migrate", "--message", "add notes")
         (migration,) = (project / "migrations" / "versions").glob("*_add_notes.py")
         assert 'op.f("pk_note")' in migration.read_text()
         flask("db", "upgrade")
         assert "nothing to migrate" in flask("db", "migrate", "--message", "again")
         flask("db", "check")
-    finally:
-        flask("db", "downgrade", "base")
-    tests = ("tests/test_note.py", "tests/test_database.py")
-    run(commands / "pytest", "-q", *tests, cwd=project, TEST_DATABASE_URL=url or "sqlite://")
+        tests = ("tests/test_note.py", "tests/test_database.py")
+        run(commands / "pytest", "-q", *tests, cwd=project, TEST_DATABASE_URL=url)
     if database == "sqlite":
         assert "CREATE TABLE note" in flask("db", "upgrade", "--sql")
         flask("db", "revision", "--message", "by hand")
@@ -270,7 +267,8 @@ def test_model_gets_a_table_by_migration(render: Render, database: str) -> None:
 def test_suite_passes_on_a_server(render: Render, database: str) -> None:
     project = render(database=database)
 
-    tested = run(install(project) / "pytest", "-q", cwd=project, TEST_DATABASE_URL=server(database), **QUICK)
+    with empty_database(database) as url:
+        tested = run(install(project) / "pytest", "-q", cwd=project, TEST_DATABASE_URL=url, **QUICK)
 
     assert "passed" in tested.stdout
     assert not (project / "instance").exists(), "the tests leave the developer's own data alone"
