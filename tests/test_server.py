@@ -286,7 +286,7 @@ def test_commands_of_the_readme_need_no_setting(project: Path) -> None:
     """Nor do the others that serve nobody."""
     readme = (project / "README.md").read_text()
     sections = [
-        readme.partition(f"## {title}\n")[2].partition("\n## ")[0] for title in ("Take the tour", "Use the database")
+        readme.partition(f"## {title}\n")[2].partition("\n## ")[0] for title in ("Use the database", "Take the tour")
     ]
     typed = [re.findall(r"\buv run flask [^`#\n]+", section) for section in sections]
     assert all(typed)
