@@ -16,7 +16,8 @@ from .settings import ConfigError
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}  # RFC 9110, section 9.2.1
 # RFC 6454, section 6.2: no path, no user, no default port.
 ORIGIN = re.compile(
-    r"(?!http:.*:80\Z|https:.*:443\Z)[a-z][a-z0-9+.-]*://([\w.-]+|\[([0-9a-f]|:)+\])(:\d+)?", re.ASCII
+    r"(?!http:.*:80\Z|https:.*:443\Z)[a-z][a-z0-9+.-]*://([\w.-]+|\[([0-9a-f]|:)+\])(:\d+)?",
+    re.ASCII,
 )
 
 
