@@ -18,6 +18,8 @@ start-up
 memory
     the resident memory of a worker that has answered, against a bare worker that imports the same extensions; goal:
     no more than 5 MiB above.
+worker restarts
+    /up at full load with the project's own configuration, against workers that never restart; goal: 0.95. Takes wrk.
 
 Beside requests a second stands the server's CPU time for one request. It does not depend on the client or on what
 else the machine does, so that it is the number to trust where the two disagree.
@@ -234,6 +236,33 @@ def row(name: str, pairs: list[tuple[float, float]], unit: str, scale: float, go
     print(f"{name:<24}{ours:>10.1f}{bare:>10.1f}  {unit:<8}{ratio:>7.2f}  {goal}", flush=True)
 
 
+def saturated(project: Path, *options: str) -> float:
+    """Return the requests per second of two workers at full load, long enough for each to restart."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = "{}:{}".format(*probe.getsockname())
+    command = [str(project / ".venv" / "bin" / "gunicorn"), "--workers=2", f"--bind={address}", *options]
+    master = subprocess.Popen(
+        command, cwd=project, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+    )
+    try:
+        os.sched_setaffinity(master.pid, CORES)
+        time.sleep(3)
+        load = ["wrk", "--threads=1", "--connections=16", "--duration=30s", f"http://{address}/up"]
+        rate = re.search(r"Requests/sec:\s+([\d.]+)", subprocess.check_output(load, text=True))
+        assert rate
+        return float(rate[1])
+    finally:
+        master.terminate()
+        master.wait(40)
+
+
+def restarts(project: Path) -> None:
+    """Compare the project's ``max_requests`` with workers that never restart."""
+    if shutil.which("wrk"):
+        pairs = [(saturated(project), saturated(project, "--max-requests=0")) for _ in range(3)]
+        row("worker restarts", pairs, "req/s", 1, "at least 0.95")
+
+
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -265,6 +294,7 @@ def main() -> None:
             taken = {code: start_up(project, code) for code in codes}
             starts.append((taken[APP_START], taken[BARE_START]))
         row("start-up", starts[1:], "CPU ms", 1000, "at most 1.10")
+        restarts(project)
         print(
             f"{'memory':<24}{memory[0]:>10.1f}{memory[1]:>10.1f}  {'MiB':<8}{memory[0] - memory[1]:>+7.1f}  at most +5"
         )

@@ -247,7 +247,14 @@ def test_readme_s_commands_start_the_project_and_keep_its_data(make: Make) -> No
     assert get(port, "/up/database")[0].status == 200
     assert get(port, Host="evil.example")[0].status == 400
 
-    doctor, follow, down = look_after.strip().splitlines()
+    release, doctor, follow, down = look_after.strip().splitlines()
+    wsgi = project / "src" / project.name / "wsgi.py"
+    sound = wsgi.read_text()
+    wsgi.write_text(f"{sound}\napp.nothing_of_the_kind\n")
+    assert "nothing_of_the_kind" in run("bash", "-euc", release, cwd=project, check=False).stdout
+    assert get(port)[0].status == 200
+    wsgi.write_text(sound)
+    run("bash", "-euc", release, cwd=project)
     found = run("bash", "-euc", doctor, cwd=project, check=False).stdout
     assert found.startswith("error: The tour is public.")
     assert found.count("error: ") == 1

@@ -230,7 +230,7 @@ def test_setting_that_can_never_work_stops_doctor_and_the_server(host: Host, nam
     assert finding["what"] in served.stdout
 
 
-@pytest.mark.parametrize("name", ["WEB_CONCURRENCY", "WEB_THREADS"])
+@pytest.mark.parametrize("name", ["WEB_CONCURRENCY", "WEB_THREADS", "WEB_GRACEFUL_TIMEOUT"])
 @pytest.mark.parametrize("value", ["0", "auto"])
 def test_count_that_gunicorn_cannot_use_stops_doctor_and_the_server(host: Host, name: str, value: str) -> None:
     env = host.env | {name: value}

@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from questionnaire import Questionnaire
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn and signals are not for Windows")
 SECRET = "3f1c8a5e9b7d20463f1c8a5e9b7d2046"
 VISITS = """
+import time
+from pathlib import Path
+
 from flask import request, session
 
 
@@ -34,6 +39,13 @@ def visits() -> str:
 @bp.get("/client")
 def client() -> str:
     return str(request.remote_addr)
+
+
+@bp.get("/slow")
+def slow() -> str:
+    Path(request.args["started"]).touch()
+    time.sleep(5)
+    return "slow"
 """
 
 
@@ -119,6 +131,35 @@ def test_environment_says_how_many_serve_and_their_heartbeat_waits_for_no_disk(p
         (worker,) = re.findall(r"Booting worker with pid: (\d+)", (project / f"server-{port}.log").read_text())
         opened = [str(file.resolve()) for file in Path("/proc", worker, "fd").iterdir()]
         assert any(name.startswith("/dev/shm/") for name in opened)
+
+
+@pytest.mark.parametrize(("seconds", "is_answered"), [("30", True), ("1", False)])
+def test_graceful_timeout_limits_requests_in_flight_at_a_stop(
+    project: Path, tmp_path: Path, seconds: str, is_answered: bool
+) -> None:
+    def ask(port: int) -> str:
+        try:
+            return get(port, f"/slow?started={tmp_path}/started")[1]
+        except (OSError, HTTPException) as error:
+            return repr(error)
+
+    settings = {"FLASK_SECRET_KEY": SECRET, "WEB_GRACEFUL_TIMEOUT": seconds}
+    with ThreadPoolExecutor(1) as client:
+        with serving(project, *GUNICORN, **settings) as port:
+            slow = client.submit(ask, port)
+            while not (tmp_path / "started").exists():
+                assert not slow.done(), slow.result()
+                time.sleep(0.05)
+        assert (slow.result() == "slow") is is_answered
+
+
+def test_each_line_of_gunicorn_names_the_host(project: Path) -> None:
+    with serving(project, *GUNICORN, FLASK_SECRET_KEY=SECRET) as port:
+        get(port, "/nothing")
+
+    lines = [json.loads(line) for line in (project / f"server-{port}.log").read_text().splitlines()]
+    by_logger = {line["logger"]: line.get("host") for line in lines if line["logger"].startswith("gunicorn")}
+    assert by_logger == dict.fromkeys(("gunicorn.error", "gunicorn.access"), socket.gethostname())
 
 
 def test_home_page_is_served_in_debug_mode_without_any_setting(project: Path) -> None:
@@ -261,6 +302,32 @@ def test_session_holds_over_two_workers(production: int) -> None:
         counts.append(int(body))
 
     assert counts == list(range(1, 61))
+
+
+def test_secret_is_changed_in_steps_of_which_neighbors_share_sessions(project: Path) -> None:
+    """As the README lists them: while some processes have taken a step, the others are at the one before."""
+    secrets = {"old": SECRET, "new": SECRET[::-1]}
+    listed = re.findall(r"^(FLASK_SECRET_KEY=.*?) +# \d\. ", (project / "README.md").read_text(), re.MULTILINE)
+    steps = [
+        {name: secrets[key] for name, key in (setting.split("=") for setting in line.split())}
+        for line in ("FLASK_SECRET_KEY=old", *listed)
+    ]
+    assert len(steps) == 4
+    assert steps[-1] == {"FLASK_SECRET_KEY": secrets["new"]}
+
+    def visits(first: dict[str, str], second: dict[str, str]) -> list[str]:
+        """Count visits to two processes in turn, with the cookie of the other each time."""
+        cookie, counts = "", []
+        with serving(project, *GUNICORN, **first) as one, serving(project, *GUNICORN, **second) as two:
+            for port in (one, two, one, two):
+                response, body = get(port, "/visits", Cookie=cookie)
+                cookie = response.headers["Set-Cookie"].partition(";")[0]
+                counts.append(body)
+        return counts
+
+    for before, after in pairwise(steps):
+        assert visits(before, after) == ["1", "2", "3", "4"]
+    assert visits(steps[0], steps[2]) == ["1", "2", "1", "2"], "no step can be left out"
 
 
 def test_two_workers_that_start_together_in_debug_mode_share_a_secret(project: Path) -> None:
