@@ -3,9 +3,11 @@
 Only the folders and the ports are others than on a server, and systemd is played by ``Service``.
 """
 
+import asyncio
 import json
 import os
 import re
+import resource
 import secrets
 import shlex
 import shutil
@@ -72,6 +74,18 @@ def cacheable(status: int) -> Response:
     """A response of any status that is marked as cacheable for a year."""
     return Response("cacheable", status, {"Cache-Control": "public, max-age=31536000, immutable"})
 '''
+MIGRATION = """
+revision = "next_release"
+down_revision = {!r}
+
+
+def upgrade():
+    pass
+
+
+def downgrade():
+    pass
+"""
 HEADERS = {
     "Content-Security-Policy",
     "Cross-Origin-Opener-Policy",
@@ -152,7 +166,9 @@ class Service:
         for key, value in re.findall(r"^(\w+)=(.*)$", file.read_text().split("[Service]")[1], re.MULTILINE):
             self.settings.setdefault(key, []).append(value.replace("%d", f"{machine.root}/run/credentials"))
         self.log = machine.root / "service.log"
-        files = [Path(name).read_text().splitlines() for name in self.settings.get("EnvironmentFile", [])]
+        settings = self["EnvironmentFile"]
+        optional = settings.startswith("-") and not Path(settings[1:]).exists()
+        files = [] if optional else [Path(settings.removeprefix("-")).read_text().splitlines()]
         self.env = dict(pair.split("=", 1) for pair in chain(self.settings["Environment"], *files))
         self.folders = []
         for kind, parent in (("RuntimeDirectory", "run"), ("StateDirectory", "var/lib")):
@@ -195,7 +211,7 @@ class Service:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        assert done.returncode == 0 or line.startswith("-"), f"{line} exits {done.returncode}:\n{done.stdout}"
+        assert done.returncode == 0 or line.startswith("-"), f"{line} exits with {done.returncode}:\n{done.stdout}"
         return done.stdout
 
     @contextmanager
@@ -203,13 +219,14 @@ class Service:
         """Start it, wait until it says that it is ready, and stop it at the end."""
         self.prepared = [self.execute(line) for line in self.settings["ExecStartPre"]]
         assert self["Type"] == "notify"
+        Path(f"{self.machine.root}/notify").unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices, self.log.open("wb") as log:
             notices.bind(f"{self.machine.root}/notify")
             notices.settimeout(30)
             self.process = subprocess.Popen(
                 self.command(self["ExecStart"]),
                 cwd=self["WorkingDirectory"],
-                env=self.surroundings,
+                env=self.surroundings | {"FLASK_TOUR": "true"},  # doctor calls a public tour an error
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -222,7 +239,7 @@ class Service:
                 self.process.wait(float(self["TimeoutStopSec"]))
 
     def reload(self) -> None:
-        """Do what ``systemctl reload`` does."""
+        """Do what ``systemctl reload`` does: run the commands in order, up to the first that fails."""
         for line in self.settings["ExecReload"]:
             self.execute(line.replace("$MAINPID", str(self.process.pid)))
 
@@ -431,9 +448,11 @@ def test_forged_headers_are_ignored(site: Machine) -> None:
         "X_Forwarded_Ssl": "off",
     }
 
-    answer = seen(site, **forged)
+    answer, unforged = seen(site, **forged), seen(site)
 
-    assert answer == seen(site)
+    for each in (answer, unforged):  # a new one for each request
+        del each["headers"]["X-Request-Id"]
+    assert answer == unforged
     for word in ("198.51.100.66", "evil", "6666", "gopher"):
         assert word not in json.dumps(answer)
 
@@ -577,7 +596,9 @@ END = b"Host: example.com\r\nConnection: close\r\n\r\n"
 
 
 def assert_carries_headers(site: Machine, response: HTTPResponse) -> None:
-    """Compare the security headers with those of the app; only the policy may be stricter."""
+    """Compare the security headers with those of the app, of which only the policy may be stricter; find the id."""
+    (request_id,) = set(response.headers.get_all("X-Request-ID", []))  # nginx adds it twice to a 416 of a stored file
+    wait_for(lambda: f"{request_id}\n" in access_log(site))
     app, _page = ask(site, "/")
     for name in HEADERS:
         (value,) = response.headers.get_all(name, [""])
@@ -609,6 +630,25 @@ def test_error_of_a_server_in_front_of_the_app_carries_its_headers(
 
     assert response.status == status
     assert_carries_headers(site, response)
+
+
+def access_log(site: Machine) -> str:
+    """What nginx has logged so far."""
+    return (site.root / "var/log/nginx/access.log").read_text()
+
+
+def test_request_id_of_nginx_is_in_both_logs_and_replaces_the_client_s(site: Machine, service: Service) -> None:
+    forged = "0123456789abcdef0123456789abcdef"
+
+    response, body = ask(site, "/seen?identified", X_Request_ID=forged)
+
+    request_id = response.headers["X-Request-ID"]
+    assert re.fullmatch("[0-9a-f]{32}", request_id)
+    assert request_id != forged
+    assert json.loads(body)["headers"]["X-Request-Id"] == request_id
+    wait_for(lambda: f'"request_id": "{request_id}"' in service.log.read_text())
+    wait_for(lambda: f"{request_id}\n" in access_log(site))
+    assert forged not in service.log.read_text()
 
 
 def test_plain_http_on_the_https_port_carries_the_headers(site: Machine) -> None:
@@ -683,13 +723,15 @@ def test_hashed_file_is_served_by_nginx_alone(site: Machine, service: Service, p
     assert (part.status, some) == (206, content[:10])
     assert compressed.headers["Content-Encoding"] == "gzip"
     assert len(small) < len(content)
+    ids = [response.headers.get_all("X-Request-ID", []) for response in (first, kept, revalidated, part, compressed)]
+    assert all(len(values) == 1 for values in ids)
+    assert len({value for (value,) in ids}) == len(ids), "a stored file would repeat that of another request"
     for response in (first, kept, part):
         assert response.headers["Cache-Control"] == "public, max-age=31536000, immutable"
         assert response.headers["Content-Type"] == "text/css; charset=utf-8"
         assert response.headers["Content-Security-Policy"].startswith("default-src 'self'")
         assert response.headers["Strict-Transport-Security"]
         assert response.headers["X-Content-Type-Options"] == "nosniff"
-        assert response.headers["X-Request-ID"] is None, "it would be that of another request"
         assert response.headers["Set-Cookie"] is None
 
 
@@ -824,6 +866,123 @@ def test_new_release_drops_no_request(site: Machine, service: Service) -> None:
     assert len(answers) > 100
 
 
+@pytest.mark.parametrize(
+    ("file", "fault"),
+    [
+        pytest.param("src/myapp/home.py", "import nothing_of_the_kind", id="import"),
+        pytest.param("src/myapp/home.py", "raise SystemExit('no')", id="exit"),
+        pytest.param("src/myapp/wsgi.py", "app.nothing_of_the_kind", id="module that only gunicorn loads"),
+        pytest.param("gunicorn.conf.py", "this is not Python", id="configuration of gunicorn"),
+    ],
+)
+def test_release_that_cannot_be_loaded_is_refused_before_it_migrates(
+    site: Machine, service: Service, file: str, fault: str
+) -> None:
+    project = site.root / "srv/myapp"
+    broken, home = project / file, project / "src/myapp/home.py"
+
+    def flask_db(*words: str) -> str:
+        return run(project / ".venv/bin/flask", "db", *words, cwd=project, check=True, **service.env).stdout
+
+    def revision() -> str:
+        (current,) = re.findall(r"^(\w+)(?: \(head\))?$", flask_db("current"), re.MULTILINE)
+        return str(current)
+
+    before, release = revision(), seen(site)["release"] + 1
+    migration = project / "migrations/versions/next_release.py"
+    migration.write_text(MIGRATION.format(before))
+    home.write_text(re.sub(r"RELEASE = \d+", f"RELEASE = {release}", home.read_text()))
+    sound = broken.read_text()
+    try:
+        broken.write_text(f"{sound}\n{fault}\n")
+        with pytest.raises(AssertionError, match="--check-config exits with 1"):
+            service.reload()
+        assert seen(site)["release"] == release - 1
+        broken.write_text(sound)
+        assert revision() == before
+
+        service.reload()
+
+        assert revision() != before
+        wait_for(lambda: seen(site)["release"] == release)
+    finally:
+        broken.write_text(sound)
+        flask_db("downgrade", before)
+        migration.unlink()
+
+
+def accepts_connections(port: int) -> bool:
+    """Connect to a port, and close the connection."""
+    with socket.create_connection(("127.0.0.1", port)):
+        return True
+
+
+async def count_answers(port: int, upstream: int, clients: int) -> int:
+    """Return how many clients at once are answered by an upstream that answers when the last has come, or is lost."""
+    came, everybody = 0, asyncio.Event()
+
+    def count() -> None:
+        nonlocal came
+        came += 1
+        if came == clients:
+            everybody.set()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        count()
+        await everybody.wait()
+        writer.write(b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async def ask() -> bool:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET / HTTP/1.0\r\n\r\n")
+            status = await reader.readline()
+            writer.close()
+        except OSError:
+            status = b""
+        if b" 200 " not in status:
+            count()
+        return b" 200 " in status
+
+    async with await asyncio.start_server(answer, "127.0.0.1", upstream, backlog=clients):
+        return sum(await asyncio.gather(*(ask() for _ in range(clients))))
+
+
+@pytest.mark.parametrize("is_as_described", [False, True])
+def test_clients_that_nginx_serves_at_once(machine: Machine, tmp_path: Path, is_as_described: bool) -> None:
+    """The first lines of the site's file describe what Debian's limit allows, and what 1,000 clients require."""
+    text = (machine.root / "srv/myapp/deploy/nginx.conf").read_text().partition("upstream")[0]
+    debian = re.search(r"each process (\d+) connections", text)
+    assert debian
+    files, connections = re.findall(r"`(worker_\w+ \d+;)`", text)
+    assert f"worker_connections {debian[1]};" in Path("/etc/nginx/nginx.conf").read_text()
+    top, events = (files, connections) if is_as_described else ("", f"worker_connections {debian[1]};")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    port, upstream = free_port(), free_port()
+    paths = (machine.root / "etc/nginx/conf.d/00-paths.conf").read_text()
+    (tmp_path / "nginx.conf").write_text(
+        f"{top} daemon off; pid {tmp_path}/pid; events {{ {events} }} http {{ access_log off; {paths}"
+        f" server {{ listen 127.0.0.1:{port} backlog=1000;"
+        f" location / {{ proxy_pass http://127.0.0.1:{upstream}; }} }} }}"
+    )
+    assert NGINX
+    server = subprocess.Popen([NGINX, "-c", tmp_path / "nginx.conf", "-e", tmp_path / "error.log"])
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+        wait_for(lambda: accepts_connections(port))
+
+        answered = asyncio.run(count_answers(port, upstream, 1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        server.terminate()
+        server.wait(30)
+
+    assert (answered == 1000) is is_as_described
+    assert is_as_described or answered < int(debian[1])
+
+
 def test_nginx_accepts_the_longest_package_name(machine: Machine, render: Render) -> None:
     """nginx limits the length of a variable's name."""
     text = (render(package_name="x" * 40, proxy_fix=True) / "deploy/nginx.conf").read_text()
@@ -841,14 +1000,26 @@ def test_unit_is_sound(render: Render, tmp_path: Path, database: str) -> None:
         assert "REQUIRE_NGINX" not in os.environ
         pytest.skip("no systemd-analyze here: `apt-get install systemd` brings one")
     unit = render(proxy_fix=True, database=database) / "deploy/myapp.service"
-    graceful = re.search(r"graceful_timeout = (\d+)", (unit.parents[1] / "gunicorn.conf.py").read_text())
-    stop = re.search(r"TimeoutStopSec=(\d+)", unit.read_text())
     # The programs are elsewhere, or not yet installed.
     unit.write_text(re.sub(r"/srv/myapp/\.venv/bin/\w+", "/bin/true", unit.read_text()))
 
     assert run("systemd-analyze", "verify", unit, cwd=tmp_path).stdout == ""
     # Out of 10, where 10 is a service with every right; the level is in tenths.
     run("systemd-analyze", "security", "--offline=true", "--threshold=20", unit, cwd=tmp_path)
-    assert graceful
-    assert stop
-    assert int(stop[1]) > int(graceful[1])
+
+
+def test_service_managers_wait_for_the_graceful_timeout(render: Render) -> None:
+    project = render(proxy_fix=True, docker=True)
+    found = {
+        file: re.search(setting, (project / file).read_text(), re.MULTILINE)
+        for file, setting in {
+            ".env.example": r"^# WEB_GRACEFUL_TIMEOUT=(\d+)$",
+            "gunicorn.conf.py": r'^graceful_timeout = count\("WEB_GRACEFUL_TIMEOUT", (\d+)\)$',
+            "deploy/myapp.service": r"^TimeoutStopSec=(\d+)$",
+            "compose.yaml": r"^ +stop_grace_period: (\d+)s$",
+        }.items()
+    }
+    example, default, systemd, compose = (int(match[1]) for match in found.values() if match)
+    assert example == default
+    assert systemd == default + 10
+    assert compose == default + 5

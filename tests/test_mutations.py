@@ -331,6 +331,30 @@ MUTATIONS = {
         '    default "";',
         by="test_deploy.py -m slow -k only_a_success",
     ),
+    "a client's own request id": Mutation(
+        "template/[% if proxy_fix %]deploy[% endif %]/nginx.conf.jinja",
+        "proxy_set_header X-Request-ID $request_id;",
+        "proxy_set_header X-Request-ID $http_x_request_id;",
+        by="test_deploy.py -m slow -k request_id_of_nginx",
+    ),
+    "a reload that does not load the app first": Mutation(
+        "template/[% if proxy_fix %]deploy[% endif %]/[[ package_name ]].service.jinja",
+        "gunicorn --check-config",
+        "gunicorn --version",
+        by="test_deploy.py -m slow -k cannot_be_loaded",
+    ),
+    "a graceful timeout that no setting changes": Mutation(
+        "template/gunicorn.conf.py.jinja",
+        'count("WEB_GRACEFUL_TIMEOUT", 30)',
+        "30",
+        by="test_server.py -k graceful",
+    ),
+    "a secret that changes in one step": Mutation(
+        "template/README.md.jinja",
+        "FLASK_SECRET_KEY=old FLASK_SECRET_KEY_FALLBACKS=new ",
+        "FLASK_SECRET_KEY=old ",
+        by="test_server.py -k in_steps",
+    ),
     "an action that can change": Mutation(
         "template/[% if ci == 'github' %].github[% endif %]/workflows/ci.yml.jinja",
         "@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1",
