@@ -117,7 +117,7 @@ MUTATIONS = {
     "a prefix that browsers reject": Mutation(
         f"{APP}/settings.py.jinja", '"__Host-session" if host_only', '"__Host-session" if True'
     ),
-    "settings of a parent directory": Mutation(f"{APP}/settings.py.jinja", "    refuse_parent_dotenv()\n", ""),
+    "settings of a parent directory": Mutation(f"{APP}/settings.py.jinja", "    refuse_other_dotenv()\n", ""),
     "a public tour": Mutation(f"{APP}/settings.py.jinja", 'TOUR=app.debug or bool(early["TESTING"])', "TOUR=True"),
     "a tour that nobody notices": Mutation(f"{APP}/doctor.py.jinja", "    (check_tour, False),\n", ""),
     "same site is the same origin": Mutation(
