@@ -426,6 +426,17 @@ def test_site_says_how_often_it_names_its_host(machine: Machine) -> None:
     assert text.count("example.com") == 1 + 5
 
 
+def test_response_is_not_lost_if_the_view_does_not_read_the_body(site: Machine) -> None:
+    refused = {"/nothing": 404, "/": 405}
+    asked = [path for path in refused for _ in range(60)]
+
+    def post(path: str) -> int:
+        return ask(site, path, "POST", b"x" * 10_000_000)[0].status
+
+    with ThreadPoolExecutor(4) as clients:
+        assert list(clients.map(post, asked)) == [refused[path] for path in asked]
+
+
 def test_app_sees_the_client_as_it_is(site: Machine) -> None:
     answer = seen(site)
 

@@ -135,6 +135,9 @@ MUTATIONS = {
         f"{APP}/errors.py", "isinstance(request.routing_exception, BadRequest)", "isinstance(error, SecurityError)"
     ),
     "malformed request reaches a view": Mutation(f"{APP}/limits.py", "    app.before_request(refuse_malformed)\n"),
+    "body left unread": Mutation(f"{APP}/limits.py", "ClosingIterator(response, discard)", "response"),
+    "body read beyond the limit": Mutation(f"{APP}/limits.py", "                return\n", "                pass\n"),
+    "form limited by its fields": Mutation(f"{APP}/limits.py", "refuse_beyond(limit, content_length or 0)", "pass"),
     "nested JSON is an error of the app": Mutation(f"{APP}/limits.py", "    app.json = JSONProvider(app)\n"),
     "error without its status": Mutation(f"{APP}/errors.py", '"status": error.code, ', ""),
     "error page that may be shared": Mutation(f"{APP}/errors.py", '    response.vary.add("Accept")\n'),

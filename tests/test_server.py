@@ -9,11 +9,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn and si
 SECRET = "3f1c8a5e9b7d20463f1c8a5e9b7d2046"
 VISITS = """
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from flask import request, session
@@ -34,6 +35,16 @@ from flask import request, session
 def visits() -> str:
     session["visits"] = session.get("visits", 0) + 1
     return str(session["visits"])
+
+
+@bp.post("/unread")
+def unread() -> Iterator[str]:
+    yield from ("started, ", "finished")
+
+
+@bp.post("/partly")
+def partly() -> str:
+    return str(len(request.stream.read(1000)))
 
 
 @bp.get("/client")
@@ -347,6 +358,66 @@ def test_cross_site_form_is_refused(production: int) -> None:
     assert get(production, "/", "POST", Sec_Fetch_Site="cross-site")[0].status == 403
     assert get(production, "/", "POST", Origin="https://evil.example")[0].status == 403
     assert get(production, "/", "POST", Sec_Fetch_Site="same-origin")[0].status == 405
+
+
+UNREAD = {"/nothing": 404, "/": 405, "/up": 200, "/unread": 200, "/partly": 200, "/tour/api/people": 413}
+
+
+def post(port: int, path: str, body: Iterable[bytes], **headers: str) -> HTTPResponse:
+    """Send a whole request before reading the response, as most clients do."""
+    with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        connection.request("POST", path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        response.read()
+        return response
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks", "expect", "close"])
+def test_response_is_not_lost_if_the_view_does_not_read_the_body(production: int, framing: str) -> None:
+    piece = b"x" * 100_000
+    headers = {
+        "length": {"Content_Length": "10000000"},
+        "chunks": {"Transfer_Encoding": "chunked"},
+        "expect": {"Content_Length": "10000000", "Expect": "100-continue"},
+        "close": {"Content_Length": "10000000", "Connection": "close"},
+    }[framing]
+    asked = [path for path in UNREAD for _ in range(10)]
+
+    def ask(path: str, **more: str) -> int:
+        body = (b"186a0\r\n%s\r\n" % piece if framing == "chunks" else piece for _ in range(100))
+        ended = chain(body, [b"0\r\n\r\n"]) if framing == "chunks" else body
+        return post(production, path, ended, Content_Type="application/json", **headers, **more).status
+
+    with ThreadPoolExecutor(4) as clients:
+        answered = list(clients.map(ask, asked))
+    assert answered == [UNREAD[path] for path in asked]
+    assert ask("/", Origin="https://evil.example") == 403
+
+
+def test_connection_goes_on_after_a_body_that_the_view_does_not_read(production: int) -> None:
+    with closing(HTTPConnection("127.0.0.1", production, timeout=30)) as connection:
+        for _ in range(20):
+            connection.request("POST", "/nothing", b"GET /smuggled HTTP/1.1\r\n" * 100_000)
+            first = connection.sock
+            response = connection.getresponse()
+            response.read()
+            assert response.status == 404
+            connection.request("GET", "/client")
+            assert connection.sock is first
+            response = connection.getresponse()
+            assert response.read() == b"127.0.0.1"
+
+
+def test_client_that_stops_in_a_body_that_the_view_does_not_read_frees_the_thread(project: Path) -> None:
+    settings = {"FLASK_SECRET_KEY": SECRET, "WEB_CONCURRENCY": "1", "WEB_THREADS": "1"}
+    with serving(project, "gunicorn", "--bind=127.0.0.1:{port}", **settings) as port:
+        for size in (100_000, 17_000_000):
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+                client.sendall(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\nx" % size)
+                assert client.recv(12) == b"HTTP/1.1 404"
+                with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+                    connection.request("GET", "/client")
+                    assert connection.getresponse().status == 200
 
 
 def test_commands_of_the_readme_need_no_setting(project: Path) -> None:

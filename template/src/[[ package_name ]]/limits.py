@@ -3,11 +3,16 @@
 Malformed input that Flask and Werkzeug do not handle is refused here too.
 
 Werkzeug leaves three gaps. It takes what a client began to send for all of it, it cuts a long body
-that came in chunks without a word, and it counts and measures the fields of multipart forms alone.
+that came in chunks without a word, and it limits multipart forms alone. gunicorn leaves one: it resets
+the connection where a view did not read the body.
 """
 
+from collections.abc import Iterable
+from contextlib import suppress
 from io import BytesIO
+from math import inf
 from typing import IO, Any, cast
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask, Request, request
 from flask.json.provider import DefaultJSONProvider
@@ -15,12 +20,16 @@ from werkzeug.exceptions import BadRequest, ClientDisconnected, HTTPException, R
 from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_date
 from werkzeug.utils import cached_property
-from werkzeug.wsgi import LimitedStream
+from werkzeug.wsgi import ClosingIterator, LimitedStream, get_content_length
 
 from .settings import ConfigError
 
 LIMITS = ("MAX_CONTENT_LENGTH", "MAX_FORM_MEMORY_SIZE", "MAX_FORM_PARTS")
 DATES = ("HTTP_DATE", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_RANGE", "HTTP_IF_UNMODIFIED_SINCE")
+
+# A client that sends nothing for so long may lose the response; gunicorn itself would wait forever.
+DISCARD_SECONDS = 5
+DISCARD_BYTES = 65536
 
 
 def init_app(app: Flask) -> None:
@@ -34,6 +43,7 @@ def init_app(app: Flask) -> None:
     app.request_class = LimitedRequest
     app.json = JSONProvider(app)
     app.before_request(refuse_malformed)
+    app.wsgi_app = DiscardBody(app, app.wsgi_app)  # type: ignore[method-assign]
 
 
 def refuse_malformed() -> None:
@@ -49,6 +59,38 @@ def refuse_malformed() -> None:
             parse_date(request.environ.get(name))
     except (OverflowError, UnicodeDecodeError) as error:
         raise BadRequest from error
+
+
+class DiscardBody:
+    """WSGI middleware that discards the part of a request body that a view did not read.
+
+    If gunicorn closed the connection before that, the client would get a reset in place of the
+    response. Other servers read the body themselves.
+    """
+
+    def __init__(self, app: Flask, wsgi_app: WSGIApplication) -> None:
+        self.app = app
+        self.wsgi_app = wsgi_app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request, and read the rest of a body that is within ``MAX_CONTENT_LENGTH``."""
+        body, connection = environ["wsgi.input"], environ.get("gunicorn.socket")
+        has_body = "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ
+        response = self.wsgi_app(environ, start_response)
+        if not (connection and has_body):
+            return response
+        limit = self.app.config["MAX_CONTENT_LENGTH"]
+
+        def discard() -> None:
+            left = inf if limit is None else limit
+            if (get_content_length(environ) or 0) > left:
+                return
+            connection.settimeout(DISCARD_SECONDS)  # gunicorn restores its own
+            with suppress(Exception):  # a client that stopped, or a malformed chunk
+                while left > 0 and (piece := body.read(DISCARD_BYTES)):
+                    left -= len(piece)
+
+        return ClosingIterator(response, discard)
 
 
 class JSONProvider(DefaultJSONProvider):
@@ -86,17 +128,25 @@ class ChunkedBody(LimitedStream):
 
 
 class FormParser(FormDataParser):
-    """Holds ``MAX_FORM_PARTS`` and ``MAX_FORM_MEMORY_SIZE`` against a form of any kind."""
+    """Applies ``MAX_FORM_PARTS`` and ``MAX_FORM_MEMORY_SIZE`` to forms of both kinds."""
 
-    def parse(self, stream: IO[bytes], mimetype: str, *args: Any, **options: Any) -> Any:
-        """Read a form."""
+    def parse(
+        self, stream: IO[bytes], mimetype: str, content_length: int | None, *args: Any
+    ) -> Any:
+        """Parse a form.
+
+        A URL-encoded form is limited as a whole: decoding ``%…`` takes up to 80 times its size.
+
+        :raises RequestEntityTooLarge: an error 413.
+        """
         if mimetype == "application/x-www-form-urlencoded":
+            if (limit := self.max_form_memory_size) is not None:
+                refuse_beyond(limit, content_length or 0)
+                stream = cast(IO[bytes], ChunkedBody(stream, limit + 1, is_max=True))
             body = stream.read()
-            fields = body.split(b"&", self.max_form_parts or -1)
-            refuse_beyond(self.max_form_parts, len(fields))
-            refuse_beyond(self.max_form_memory_size, max(map(len, fields)))
+            refuse_beyond(self.max_form_parts, body.count(b"&") + 1)
             stream = BytesIO(body)
-        return super().parse(stream, mimetype, *args, **options)
+        return super().parse(stream, mimetype, content_length, *args)
 
 
 def refuse_beyond(limit: int | None, number: int) -> None:
