@@ -195,13 +195,19 @@ MUTATIONS = {
     ),
     # Static files.
     "files are asked for each time": Mutation(f"{APP}/assets.py", ", immutable", ""),
-    "a stale hash is believed": Mutation(
-        f"{APP}/assets.py", ' and version == content_hash(endpoint, values.get("filename", ""))', ""
+    "a stale hash is believed": Mutation(f"{APP}/assets.py", 'request.args.get("v") == digest', '"v" in request.args'),
+    "errors are kept": Mutation(
+        f"{APP}/assets.py", "self.is_immutable and self.status_code in {200, 206, 304}", "self.is_immutable"
     ),
-    "errors are kept": Mutation(f"{APP}/assets.py", "response.status_code not in {200, 206, 304} or ", ""),
-    "a page in place of a file is kept": Mutation(
-        f"{APP}/assets.py", ' or "Last-Modified" not in response.headers', ""
+    "an ETag of one host": Mutation(f"{APP}/assets.py", "            self.set_etag(digest)\n", ""),
+    "a file hashed in memory": Mutation(
+        f"{APP}/assets.py",
+        'hashlib.file_digest(file, "sha256")',
+        'hashlib.file_digest(__import__("io").BytesIO(file.read()), "sha256")',
     ),
+    "a file hashed by each thread": Mutation(f"{APP}/assets.py", "    with LOCK:", "    with suppress():"),
+    "a change that nobody sees": Mutation(f"{APP}/assets.py", "check = app.debug or app.testing", "check = app.debug"),
+    "a server that checks each file": Mutation(f"{APP}/assets.py", "    if not check and (", "    if False and ("),
     "a cookie is kept": Mutation(f"{APP}/assets.py", '"Set-Cookie" not in headers', "headers"),
     # Pages.
     "flash message without a role": Mutation(

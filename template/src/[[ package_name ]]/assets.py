@@ -1,62 +1,66 @@
 """Static files that browsers keep for a year, and fetch again as soon as they change."""
 
 import hashlib
-from collections.abc import Callable
+import os
 from contextlib import suppress
-from functools import lru_cache
-from pathlib import Path
+from threading import Lock
 from typing import Any, TypeGuard
 from wsgiref.types import WSGIEnvironment
 
-from flask import Flask, current_app, request, wrappers
+from flask import Flask, Response, current_app, request
+from werkzeug import wrappers
 from werkzeug.datastructures import Headers
 from werkzeug.security import safe_join
-from werkzeug.wrappers import Response
 
 YEAR = 365 * 24 * 60 * 60  # seconds
+# The state of each file when it was hashed, and the hash, by path: as many as there are files.
+HASHES: dict[str, tuple[tuple[int, int, int], str]] = {}
+LOCK = Lock()
 
 
 def init_app(app: Flask) -> None:
-    """Put a hash of the content into the URL of each static file."""
-    find_hash: Callable[..., str | None] = content_hash
-    if not (app.debug or app.testing):  # a server's files change with its next start
-        find_hash = lru_cache(maxsize=1024)(content_hash)
+    """Put a hash of the content into the URL and the ETag of each static file."""
+    check = app.debug or app.testing  # a server's files change with its next start
 
     @app.url_defaults
     def add_hash(endpoint: str, values: dict[str, Any]) -> None:
         """Add ``v`` to what ``url_for`` builds for a static file that exists."""
-        if is_static(endpoint) and (digest := find_hash(endpoint, values.get("filename", ""))):
-            values["v"] = digest
+        if is_static(endpoint):
+            filename = values.get("filename", "")
+            if digest := content_hash(endpoint, filename, check=check):
+                values["v"] = digest
 
-    app.after_request(keep_hashed)
+    app.response_class = HashedResponse
 
 
-class HashedFile(wrappers.Response):
-    """A static file whose URL contains the hash of its content."""
+class HashedResponse(Response):
+    """A response that identifies a static file by its content, the same on every host."""
+
+    is_immutable = False
+
+    def make_conditional(
+        self,
+        request_or_environ: WSGIEnvironment | wrappers.Request,
+        accept_ranges: bool | str = False,
+        complete_length: int | None = None,
+    ) -> wrappers.Response:
+        """Set the ETag before it is compared: Werkzeug's depends on the path and time of the file."""
+        endpoint, values = request.endpoint, request.view_args or {}
+        if is_static(endpoint) and (digest := content_hash(endpoint, values.get("filename", ""))):
+            self.set_etag(digest)
+            self.is_immutable = request.args.get("v") == digest
+        return super().make_conditional(request_or_environ, accept_ranges, complete_length)
 
     def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
-        """Return the headers, which allow caching unless the response sets a cookie.
+        """Return the headers, which allow caching if the URL contains the hash of the content.
 
         Flask adds the session cookie after the last ``after_request`` function.
         """
         headers = super().get_wsgi_headers(environ)
-        if "Set-Cookie" not in headers:
+        is_kept = self.is_immutable and self.status_code in {200, 206, 304}
+        if is_kept and "Set-Cookie" not in headers:
             headers["Cache-Control"] = f"public, max-age={YEAR}, immutable"
         return headers
-
-
-def keep_hashed(response: Response) -> Response:
-    """Let a file be kept whose URL names the very content; any other is asked for again."""
-    endpoint, values = request.endpoint, request.view_args
-    if not is_static(endpoint) or not values:
-        return response
-    # An error or a sign-in page may be sent in place of the file.
-    if response.status_code not in {200, 206, 304} or "Last-Modified" not in response.headers:
-        return response
-    version = request.args.get("v")
-    if version and version == content_hash(endpoint, values.get("filename", "")):
-        return HashedFile.force_type(response)
-    return response
 
 
 def is_static(endpoint: str | None) -> TypeGuard[str]:
@@ -64,17 +68,31 @@ def is_static(endpoint: str | None) -> TypeGuard[str]:
     return endpoint is not None and endpoint.rpartition(".")[2] == "static"
 
 
-def content_hash(endpoint: str, filename: str) -> str | None:
-    """Hash a static file, or return None where there is none."""
-    room = current_app.blueprints.get(endpoint.rpartition(".")[0], current_app)
+def content_hash(endpoint: str, filename: str, *, check: bool = True) -> str | None:
+    """Return the hash of a static file, or None where there is none.
+
+    :param check: whether to check that the file is still the one that was hashed.
+    """
+    folder = current_app.blueprints.get(endpoint.rpartition(".")[0], current_app).static_folder
+    if not check and (known := HASHES.get(f"{folder}/{filename}")):
+        return known[1]
     # Without a static folder, the endpoint is a view of that name.
-    if room.static_folder and (path := safe_join(room.static_folder, filename)):
+    if folder and (path := safe_join(folder, filename)):
         with suppress(OSError, ValueError):  # a NUL in the name raises ValueError
-            return hash_file(path, Path(path).stat().st_mtime_ns)
+            return hash_file(path)
     return None
 
 
-@lru_cache(maxsize=1024)
-def hash_file(path: str, _modified: int) -> str:
-    """Hash a file once for each time that it was modified."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+def hash_file(path: str) -> str:
+    """Hash a file, unless it is still the one that was hashed before."""
+    stat = os.stat(path)
+    state = stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size
+    if (known := HASHES.get(path)) and known[0] == state:
+        return known[1]
+    with LOCK:  # one thread reads a large file, and the others wait for its hash
+        if (known := HASHES.get(path)) and known[0] == state:
+            return known[1]
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        HASHES[path] = state, digest
+    return digest
