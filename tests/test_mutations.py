@@ -89,6 +89,9 @@ MUTATIONS = {
         '    if False:\n        raise ConfigError(f"{path} is',
     ),
     "a key that was never expanded": Mutation(f"{APP}/secret.py.jinja", r"openssl.rand|\A(", r"openssl.rand|\A(?!)("),
+    "a clock that is ahead": Mutation(f"{APP}/secret.py.jinja", "    app.session_interface = SessionInterface()\n", ""),
+    "a clock of any time": Mutation(f"{APP}/secret.py.jinja", " <= CLOCK_SKEW", ""),
+    "a session for ever": Mutation(f"{APP}/secret.py.jinja", "signed and 0 <= ", "signed and "),
     # Security.
     "a header less": Mutation(f"{APP}/security.py", '    "X-Content-Type-Options": "nosniff",\n'),
     "inline scripts": Mutation(
