@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import secrets
+import socket
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,7 @@ from werkzeug.wrappers import Response
 
 from .settings import ConfigError
 
+HOST = socket.gethostname()
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
@@ -77,6 +79,7 @@ class JSONFormatter(logging.Formatter):
         entry: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
+            "host": HOST,
             "logger": record.name,
             "message": record.getMessage(),
         }
