@@ -28,13 +28,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from flask import request, session
+from flask import current_app, request, session
 
 
 @bp.get("/visits")
 def visits() -> str:
     session["visits"] = session.get("visits", 0) + 1
     return str(session["visits"])
+
+
+@bp.get("/say")
+def say() -> str:
+    current_app.logger.warning(request.args["word"])
+    return "said"
 
 
 @bp.post("/unread")
@@ -120,6 +126,7 @@ def serving(project: Path, *command: str, **env: str) -> Iterator[int]:
         server.wait(10)
 
 
+LOGGED = {"FLASK_SECRET_KEY": SECRET, "FLASK_LOG_LEVEL": "WARNING"}
 GUNICORN = ("gunicorn", "--workers=2", "--bind=127.0.0.1:{port}", "myapp.wsgi:app")
 
 
@@ -358,6 +365,69 @@ def test_cross_site_form_is_refused(production: int) -> None:
     assert get(production, "/", "POST", Sec_Fetch_Site="cross-site")[0].status == 403
     assert get(production, "/", "POST", Origin="https://evil.example")[0].status == 403
     assert get(production, "/", "POST", Sec_Fetch_Site="same-origin")[0].status == 405
+
+
+@pytest.fixture(scope="module")
+def threads(project: Path) -> Iterator[int]:
+    """The port of gunicorn with one worker of sixteen threads, and tables."""
+    run(project / ".venv" / "bin" / "flask", "db", "upgrade", cwd=project)
+    with serving(project, *GUNICORN[:1], *GUNICORN[2:], WEB_CONCURRENCY="1", WEB_THREADS="16", **LOGGED) as port:
+        yield port
+
+
+def post_together(port: int, requests: Iterable[tuple[str, bytes, str]]) -> list[HTTPResponse]:
+    """Send requests from sixteen clients at a time."""
+    with ThreadPoolExecutor(16) as clients:
+        return list(clients.map(lambda request: post(port, request[0], [request[1]], **sent(*request[1:])), requests))
+
+
+def sent(body: bytes, kind: str) -> dict[str, str]:
+    """The headers of a body."""
+    return {"Content_Length": str(len(body)), "Content_Type": kind}
+
+
+def test_people_of_the_tour_get_ids_of_their_own(threads: int) -> None:
+    body = b'{"name": "Ada Lovelace"}'
+
+    added = post_together(threads, [("/tour/api/people", body, "application/json")] * 400)
+
+    assert [response.status for response in added] == [201] * 400
+    assert len({response.headers["Location"] for response in added}) == 400
+    assert len(json.loads(get(threads, "/tour/api/people")[1])) == 50
+
+
+def test_uploads_of_the_tour_never_exceed_their_number(project: Path, threads: int) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nAda\r\n--x--\r\n'
+
+    for _ in range(3):
+        added = post_together(threads, [("/tour/uploads", body, "multipart/form-data; boundary=x")] * 64)
+
+        assert {response.status for response in added} == {302, 409}
+        stored = list((project / "instance" / "uploads").iterdir())
+        assert 0 < len(stored) <= 10
+        for path in stored:
+            path.unlink()
+
+
+def test_guestbook_of_the_tour_never_exceeds_its_number(threads: int) -> None:
+    form = (b"name=Ada&message=Hello", "application/x-www-form-urlencoded")
+
+    added = post_together(threads, [("/tour/guestbook", *form)] * 160)
+
+    assert [response.status for response in added] == [302] * 160
+    assert "100 in the book" in get(threads, "/tour/guestbook")[1]
+
+
+def test_lines_of_the_log_are_whole_and_name_their_own_request(project: Path, threads: int) -> None:
+    words = [f"{number}-{'x' * 3500}" for number in range(400)]
+
+    with ThreadPoolExecutor(16) as clients:
+        answered = list(clients.map(lambda word: get(threads, f"/say?word={word}")[0], words))
+
+    lines = [json.loads(line) for line in (project / f"server-{threads}.log").read_text().splitlines()]
+    said = {line["message"]: line["request_id"] for line in lines if line["logger"] == "myapp"}
+    assert said == {word: response.headers["X-Request-ID"] for word, response in zip(words, answered, strict=True)}
+    assert len(set(said.values())) == len(words)
 
 
 UNREAD = {"/nothing": 404, "/": 405, "/up": 200, "/unread": 200, "/partly": 200, "/tour/api/people": 413}

@@ -40,11 +40,14 @@ def upload() -> ResponseReturnValue:
         return uploads("The file is empty: choose one with something in it."), 400
     if len(content) > MAX_BYTES:
         return uploads(f"The file is larger than {MAX_BYTES // 1024} KiB: choose another."), 413
-    if len(list(folder().iterdir())) >= MAX_FILES:
-        return uploads(f"There are {MAX_FILES} files already: delete one first."), 409
     # Random, so that two names never meet; secured, so that none leaves the folder.
     name = secrets.token_hex(8) + "-" + (secure_filename(file.filename)[-80:] or "file")
-    Path(folder(), name).write_bytes(content)
+    path = Path(folder(), name)
+    path.write_bytes(content)
+    # Counted last, as others may upload at the same time.
+    if len(list(folder().iterdir())) > MAX_FILES:
+        path.unlink(missing_ok=True)
+        return uploads(f"There are {MAX_FILES} files already: delete one first."), 409
     flash("The file is stored.", "success")
     return redirect(url_for("tour.uploads"))
 
