@@ -488,6 +488,13 @@ def test_form_of_ten_thousand_fields_is_refused(target: Target) -> None:
     assert typed.status == mixed.status == 413
 
 
+def test_percent_encoded_form_is_refused_before_it_is_decoded(target: Target) -> None:
+    """Decoding takes up to 80 times the size of the form."""
+    body = "%41" * (LIMIT // 3)
+    assert ask(target.port, "/fields", "POST", body, FORM).status == 413
+    assert ask(target.port, "/fields", "POST", body[: 1024 * 1024], FORM).status == 200
+
+
 FORM_LINE = b"Content-Type: application/x-www-form-urlencoded\r\n"
 
 
