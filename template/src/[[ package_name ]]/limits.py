@@ -65,7 +65,7 @@ class DiscardBody:
     """WSGI middleware that discards the part of a request body that a view did not read.
 
     If gunicorn closed the connection before that, the client would get a reset in place of the
-    response. Other servers read the body themselves.
+    response. Waitress and the development server read the body themselves.
     """
 
     def __init__(self, app: Flask, wsgi_app: WSGIApplication) -> None:
@@ -171,5 +171,5 @@ class LimitedRequest(Request):
             self.environ.pop("wsgi.input_terminated", None)
         elif self.max_content_length is not None and "wsgi.input_terminated" in self.environ:
             limit = self.max_content_length
-            return cast(IO[bytes], ChunkedBody(self.input_stream, limit, is_max=True))
+            return cast(IO[bytes], ChunkedBody(self.input_stream, limit + 1, is_max=True))
         return super().stream
