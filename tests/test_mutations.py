@@ -211,7 +211,10 @@ MUTATIONS = {
     "a file hashed by each thread": Mutation(f"{APP}/assets.py", "    with LOCK:", "    with suppress():"),
     "a change that nobody sees": Mutation(f"{APP}/assets.py", "check = app.debug or app.testing", "check = app.debug"),
     "a server that checks each file": Mutation(f"{APP}/assets.py", "    if not check and (", "    if False and ("),
-    "a cookie is kept": Mutation(f"{APP}/assets.py", '"Set-Cookie" not in headers', "headers"),
+    "a cookie is kept": Mutation(f"{APP}/assets.py", ' or "Set-Cookie" in headers', ""),
+    "another file is kept": Mutation(f"{APP}/assets.py", "if sent == (modified // 10**9, size):", "if sent:"),
+    "a private file is kept": Mutation(f"{APP}/assets.py", " or self.cache_control.private", ""),
+    "a host in mixed case": Mutation(f"{APP}/limits.py", 'environ["HTTP_HOST"].lower()', 'environ["HTTP_HOST"]'),
     # Pages.
     "flash message without a role": Mutation(
         f"{APP}/templates/layout.html.jinja", "'alert' if category == 'error' else 'status'", "'status'"

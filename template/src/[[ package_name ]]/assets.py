@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from contextlib import suppress
 from threading import Lock
 from typing import Any, TypeGuard
 from wsgiref.types import WSGIEnvironment
@@ -46,9 +45,13 @@ class HashedResponse(Response):
     ) -> wrappers.Response:
         """Set the ETag before it is compared: Werkzeug's depends on the path and time of the file."""
         endpoint, values = request.endpoint, request.view_args or {}
-        if is_static(endpoint) and (digest := content_hash(endpoint, values.get("filename", ""))):
-            self.set_etag(digest)
-            self.is_immutable = request.args.get("v") == digest
+        if is_static(endpoint) and (path := find_file(endpoint, values.get("filename", ""))):
+            modified, _, size = file_state(path)
+            sent = self.last_modified and self.last_modified.timestamp(), complete_length
+            if sent == (modified // 10**9, size):  # not a sign-in page in place of the file
+                digest = hash_file(path)
+                self.set_etag(digest)
+                self.is_immutable = request.args.get("v") == digest
         return super().make_conditional(request_or_environ, accept_ranges, complete_length)
 
     def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
@@ -57,18 +60,18 @@ class HashedResponse(Response):
         Flask adds the session cookie after the last ``after_request`` function.
         """
         headers = super().get_wsgi_headers(environ)
-        is_kept = self.is_immutable and self.status_code in {200, 206, 304}
-        if is_kept and "Set-Cookie" not in headers:
+        own = self.cache_control.no_store or self.cache_control.private or "Set-Cookie" in headers
+        if self.is_immutable and self.status_code in {200, 206, 304} and not own:
             headers["Cache-Control"] = f"public, max-age={YEAR}, immutable"
         return headers
 
 
 def is_static(endpoint: str | None) -> TypeGuard[str]:
-    """Tell whether an endpoint serves static files, of the app or of a blueprint."""
+    """Return whether an endpoint serves static files, of the app or of a blueprint."""
     return endpoint is not None and endpoint.rpartition(".")[2] == "static"
 
 
-def content_hash(endpoint: str, filename: str, *, check: bool = True) -> str | None:
+def content_hash(endpoint: str, filename: str, *, check: bool) -> str | None:
     """Return the hash of a static file, or None where there is none.
 
     :param check: whether to check that the file is still the one that was hashed.
@@ -76,17 +79,26 @@ def content_hash(endpoint: str, filename: str, *, check: bool = True) -> str | N
     folder = current_app.blueprints.get(endpoint.rpartition(".")[0], current_app).static_folder
     if not check and (known := HASHES.get(f"{folder}/{filename}")):
         return known[1]
+    return hash_file(path) if (path := find_file(endpoint, filename)) else None
+
+
+def find_file(endpoint: str, filename: str) -> str | None:
+    """Return the path of a static file, or None where there is none."""
+    folder = current_app.blueprints.get(endpoint.rpartition(".")[0], current_app).static_folder
     # Without a static folder, the endpoint is a view of that name.
-    if folder and (path := safe_join(folder, filename)):
-        with suppress(OSError, ValueError):  # a NUL in the name raises ValueError
-            return hash_file(path)
-    return None
+    path = safe_join(folder, filename) if folder else None
+    return path if path and "\0" not in path and os.path.isfile(path) else None
+
+
+def file_state(path: str) -> tuple[int, int, int]:
+    """Return what changes with the content of a file: times in nanoseconds, and the size in bytes."""
+    stat = os.stat(path)
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size
 
 
 def hash_file(path: str) -> str:
     """Hash a file, unless it is still the one that was hashed before."""
-    stat = os.stat(path)
-    state = stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size
+    state = file_state(path)
     if (known := HASHES.get(path)) and known[0] == state:
         return known[1]
     with LOCK:  # one thread reads a large file, and the others wait for its hash

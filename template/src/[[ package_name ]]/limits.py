@@ -1,10 +1,8 @@
-"""The body of a request: all of it, and no more than the limits allow, whatever the server says.
+"""Read request bodies completely and within the limits, and reject malformed input.
 
-Malformed input that Flask and Werkzeug do not handle is refused here too.
-
-Werkzeug leaves three gaps. It takes what a client began to send for all of it, it cuts a long body
-that came in chunks without a word, and it limits multipart forms alone. gunicorn leaves one: it resets
-the connection where a view did not read the body.
+Werkzeug treats an interrupted body as complete, truncates a chunked body at the limit without an
+error, and limits only multipart forms. gunicorn resets the connection if a view does not read the
+body.
 """
 
 from collections.abc import Iterable
@@ -94,7 +92,7 @@ class DiscardBody:
 
 
 class JSONProvider(DefaultJSONProvider):
-    """Parses JSON that may come from anybody."""
+    """Parse untrusted JSON."""
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
         """Parse JSON.
@@ -108,7 +106,7 @@ class JSONProvider(DefaultJSONProvider):
 
 
 class ChunkedBody(LimitedStream):
-    """A body whose length nobody told: refused where it breaks off, and beyond the limit."""
+    """A chunked body, without Content-Length: refused if interrupted, and beyond the limit."""
 
     def readinto(self, b: bytearray) -> int | None:  # type: ignore[override]
         """Read a piece."""
@@ -116,7 +114,7 @@ class ChunkedBody(LimitedStream):
             return super().readinto(b)
         except HTTPException:
             raise
-        except Exception as error:  # each server has its own for chunks that make no sense
+        except Exception as error:  # each server has its own for malformed chunks
             raise ClientDisconnected from error
 
     def readall(self) -> bytes:
@@ -159,9 +157,14 @@ def refuse_beyond(limit: int | None, number: int) -> None:
 
 
 class LimitedRequest(Request):
-    """A request whose body is read with care."""
+    """A request whose body is limited, and whose host is in lower case like ``TRUSTED_HOSTS``."""
 
     form_data_parser_class = FormParser
+
+    def __init__(self, environ: WSGIEnvironment, *args: Any, **options: Any) -> None:
+        if "HTTP_HOST" in environ:  # case-insensitive: RFC 9110, section 4.2.3
+            environ["HTTP_HOST"] = environ["HTTP_HOST"].lower()
+        super().__init__(environ, *args, **options)
 
     @cached_property
     def stream(self) -> IO[bytes]:
