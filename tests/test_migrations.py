@@ -506,15 +506,33 @@ with app.app_context():
 
 
 @pytest.mark.slow
-@ON_SQLITE
 def test_migrations_at_the_same_time_wait_for_each_other(database: Database) -> None:
-    database.write("change", f"import time\n    time.sleep(1)\n    {REQUIRE_NAME}")
+    slow = "import time\n    time.sleep(2)"
+    if database.kind == "postgresql":  # ends the transaction
+        slow += '\n    with op.get_context().autocommit_block():\n        op.execute("SELECT 1")'
+    database.write("change", f"{slow}\n    {REQUIRE_NAME}")
     database.execute(*TABLES, "UPDATE author SET name = 'Grace' WHERE id = 2")
 
-    with ThreadPoolExecutor() as pool:
-        printed = list(pool.map(database.flask, ["upgrade"] * 3))
+    with ThreadPoolExecutor(8) as pool:
+        printed = list(pool.map(database.flask, ["upgrade"] * 8))
 
     assert sum("Running upgrade" in text for text in printed) == 1
+    if database.kind in SERVERS:
+        assert sum("Waiting for another migration" in text for text in printed) == 7
+    database.flask("downgrade", "base")
+
+
+@pytest.mark.slow
+def test_migration_has_no_time_limit(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    if database.kind not in SERVERS:
+        pytest.skip("SQLite has no limit for statements")
+    monkeypatch.setenv("FLASK_DATABASE_STATEMENT_SECONDS", "1")
+    sleep = {"postgresql": "pg_sleep(4)", "mysql": "SLEEP(4)"}[database.kind]
+    database.write("slow", f'op.execute("CREATE TABLE slow AS SELECT 1 AS id")\n    op.execute("SELECT {sleep}")')
+
+    database.flask("upgrade")
+
+    assert "slow" in database.flask("current")
 
 
 @pytest.mark.slow

@@ -68,9 +68,9 @@ MUTATIONS = {
     "False is true": Mutation(f"{APP}/settings.py.jinja", 'case "false" | "no" | "off"', 'case "no" | "off"'),
     "hosts are not trusted by name": Mutation(f"{APP}/settings.py.jinja", "[as_host(host) for", "[host for"),
     "stale connections": Mutation(
-        f"{APP}/settings.py.jinja",
-        '"pool_pre_ping": True',
-        '"pool_pre_ping": False',
+        f"{APP}/[% if sqlalchemy %]database.py[% endif %].jinja",
+        "if connection.closed or has_data(connection):",
+        "if connection.closed:",
         by="test_databases.py -m slow -k 'costs_nobody and postgresql'",
     ),
     # Secrets.
@@ -147,8 +147,34 @@ MUTATIONS = {
     "forged line": Mutation(f"{APP}/logs.py", '.replace("\\n", "\\\\n")', ""),
     "forged request id": Mutation(f"{APP}/logs.py", "SANE_ID.fullmatch(given)", "given"),
     # Health and the database.
-    "health without a limit": Mutation(f"{APP}/health.py.jinja", "join(DATABASE_SECONDS)", "join(600)"),
-    "always healthy": Mutation(f"{APP}/health.py.jinja", "return not self.ping.problem", "return True"),
+    "health without a limit": Mutation(
+        f"{APP}/[% if sqlalchemy %]database.py[% endif %].jinja",
+        "if not ready and time.monotonic() > end:",
+        "if not ready and not end:",
+        by="test_databases.py -m slow -k 'outage and postgresql'",
+    ),
+    "always healthy": Mutation(f"{APP}/health.py.jinja", "return not problem", "return True"),
+    "an outage is an error of the app": Mutation(
+        f"{APP}/[% if sqlalchemy %]database.py[% endif %].jinja",
+        "    app.register_error_handler(PoolTimeoutError, handle_outage)\n",
+    ),
+    "every error of the database is an outage": Mutation(
+        f"{APP}/[% if sqlalchemy %]database.py[% endif %].jinja", "        raise error\n", "        pass\n"
+    ),
+    "a pool smaller than the threads": Mutation(
+        f"{APP}/[% if sqlalchemy %]database.py[% endif %].jinja", "int(threads) if threads.isdecimal() else 4", "4"
+    ),
+    "two migrations at once": Mutation(
+        f"{MIGRATIONS}/env.py.jinja",
+        "pg_try_advisory_xact_lock(hashtext('flask db upgrade'))",
+        "true",
+        by="test_migrations.py -m slow -k 'same_time and postgresql'",
+    ),
+    "migrations with a time limit": Mutation(
+        f"{MIGRATIONS}/env.py.jinja",
+        '    current_app.config["DATABASE_STATEMENT_SECONDS"] = None\n',
+        by="test_migrations.py -m slow -k 'time_limit and postgresql'",
+    ),
     "no foreign keys": Mutation(
         f"{APP}/[% if sqlalchemy %]database.py[% endif %].jinja", "foreign_keys = ON", "foreign_keys = OFF"
     ),
