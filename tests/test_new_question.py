@@ -90,7 +90,7 @@ def test_each_proof_counts_it(asked: Path) -> None:
     assert questions == ours[0] + 1
     assert combinations == 2 * ours[1]
     assert pairs > ours[2]
-    assert projects >= ours[3]
+    assert abs(projects - ours[3]) <= 2  # the arrays are not minimal: one more question may need one project less
 
 
 def test_each_kind_of_test_takes_it_up(asked: Path) -> None:
