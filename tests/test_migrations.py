@@ -690,6 +690,9 @@ def test_error_names_the_command_that_fixes_it(database: Database) -> None:
     assert "flask db merge heads" in error("upgrade")
     database.flask("merge", "heads")
     database.flask("upgrade")
+    database.write("unnamed", "op.create_table('a', sa.Column('b'), sa.CheckConstraint('b > 0'))", parent="first")
+    assert 'Give each CheckConstraint of the migration a name: name="..."' in error("upgrade", "unnamed")
+    (database.project / "migrations" / "versions" / "unnamed.py").unlink()
     database.execute("UPDATE alembic_version SET version_num = 'unknown'")
     for command in ("upgrade", "downgrade", "migrate", "check", "current"):
         assert "migrations/versions" in error(command)
