@@ -25,6 +25,7 @@ from stages import (
     RED,
     NotDone,
     Report,
+    TestsFailed,
     change_folder,
     command_prefix,
     conduct,
@@ -209,6 +210,14 @@ def stays(path: Path) -> str:
     return f"the template has it no more, and you had changed it: keep it, or git rm {shlex.quote(str(path))}"
 
 
+# The message of the project's tests about models without a migration, and the report's advice.
+MODELS_CHANGED = "The models have changed. Write a migration:"
+MODELS_ADVICE = (
+    "flask db migrate writes the missing migration. It compares CHECK constraints too.",
+    "If it adds a CHECK constraint, correct the rows that break it before flask db upgrade.",
+)
+
+
 def do_stages(report: Report, options: argparse.Namespace) -> int:
     """Do one stage after the other, and say what is still to do."""
     report.say()
@@ -230,7 +239,7 @@ def do_stages(report: Report, options: argparse.Namespace) -> int:
     constraints = renamed()
     database = [f"{prefix}flask db upgrade"] if kept_migrations or new_migrations or constraints else []
     if constraints:
-        database.insert(0, f'{prefix}flask db migrate -m "Rename constraints"')
+        database.insert(0, f'{prefix}flask db migrate -m "Update constraints"')
     if kept_migrations:
         database.insert(0, f'{prefix}flask db migrate -m "Undo {kept_migrations[0].stem}"')
     if not Path("migrations", "env.py").exists():
@@ -247,8 +256,16 @@ def do_stages(report: Report, options: argparse.Namespace) -> int:
             raise NotDone("the conflicts come first", again)
         if migration_first:
             raise NotDone("the migration comes first", again)
-        return run_tests(report, installed, again)
+        try:
+            return run_tests(report, installed, again)
+        except TestsFailed as failed:
+            if MODELS_CHANGED not in report.tail():
+                raise
+            models.extend(MODELS_ADVICE)
+            migrate = (f'{prefix}flask db migrate -m "what changed"', f"{prefix}flask db upgrade")
+            raise TestsFailed("the models have changes without a migration", *migrate, *failed.later) from None
 
+    models: list[str] = []
     merged = report.stage("merge", lambda: merge(what, len(files), conflicts))
     concerned = files != {Path(options.answers_file)}
     tested = red = False
@@ -267,6 +284,7 @@ def do_stages(report: Report, options: argparse.Namespace) -> int:
         (f"New since {options.version_from}:", news(options)),
         ("Migrations:", about_migrations(kept_migrations, gone_migrations, bool(database))),
         ("Constraints:", about_constraints(constraints)),
+        ("Models:", models),
     ):
         if lines:
             report.say("\n".join(("", title, *(f"  {line}" for line in lines))))
@@ -302,6 +320,7 @@ def about_constraints(places: list[str]) -> list[str]:
     return [
         *places,
         "They are now named after all of their columns. flask db migrate renames them in the database.",
+        "If it also adds a CHECK constraint, correct the rows that break it before flask db upgrade.",
         "If MySQL says that a foreign key needs the index: create the new one before the old one is dropped.",
         'To keep the old name instead, add name="uq_<table>_<first column>" in the model (index: "ix_…").',
     ]

@@ -165,6 +165,25 @@ def test_failing_suite_is_loud_and_the_update_stands(machine: Machine, project: 
     after(machine, project, status=1, CI="1")
 
 
+def test_model_without_a_migration_is_migrated_before_the_tests_are_repeated(machine: Machine, project: Path) -> None:
+    """As after the update from a version that did not compare CHECK constraints."""
+    conftest = (project / "tests" / "conftest.py").read_text()
+    (message,) = re.findall(r"what = '(The models have changed.*)'", conftest)
+    machine.program("project-python", f"echo '! Exit: {message}'; echo 'New operations: [long]'; exit 1")
+    edit(project, "README.md")
+
+    printed = after(machine, project)
+
+    assert outcome("tests", printed) == "FAILED: the models have changes without a migration"
+    assert "\n  If it adds a CHECK constraint, correct the rows that break it before flask db upgrade.\n" in printed
+    assert steps(printed)[:4] == [
+        'uv run flask db migrate -m "what changed"',
+        "uv run flask db upgrade",
+        "uv run pytest",
+        "git add --all .",
+    ]
+
+
 def test_missing_network_is_no_error(machine: Machine, project: Path) -> None:
     machine.distrust_index()
     edit(project, "README.md")
@@ -304,7 +323,7 @@ def test_constraint_that_gets_another_name_is_listed(machine: Machine, project: 
 
     printed = after(machine, project)
 
-    migration = ['uv run flask db migrate -m "Rename constraints"', "uv run flask db upgrade"]
+    migration = ['uv run flask db migrate -m "Update constraints"', "uv run flask db upgrade"]
     assert ("src/myapp/seats.py:9\n" in printed) is bool(constraint)
     assert all(len(line) <= 112 for line in printed.splitlines())
     assert (set(migration) <= set(steps(printed))) is bool(constraint)

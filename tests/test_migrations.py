@@ -446,6 +446,125 @@ def test_check_without_a_name_is_not_lost_with_a_rebuilt_table(database: Databas
         database.execute("INSERT INTO author VALUES (3, 'Eve')")
 
 
+REBUILD = """with op.batch_alter_table("{name}", recreate="always") as batch:
+        batch.add_column(sa.Column("new", sa.Text))"""
+
+
+@ON_SQLITE
+def test_rebuilt_table_keeps_its_definition(database: Database) -> None:
+    """Alembic itself keeps none of this."""
+    database.execute(
+        "CREATE TABLE author (id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, price NUMERIC(10, 2),"
+        ' [nick] VARCHAR(20) DEFAULT \',(\' COLLATE nocase, "a b" TEXT COLLATE "RTRIM",'
+        " is_autoincrement TEXT CONSTRAINT ck CHECK ('x' = 'X' COLLATE NOCASE),"
+        " twice INTEGER GENERATED ALWAYS AS (id * 2) STORED)",
+        "CREATE TABLE book (name TEXT PRIMARY KEY, is_strict TEXT) WITHOUT ROWID",
+        "CREATE TABLE page (id INTEGER PRIMARY KEY, is_autoincrement TEXT COLLATE NOCASE) STRICT",
+        "INSERT INTO author (id, nick) VALUES (1, 'ada'), (7, 'eve')",
+        "DELETE FROM author WHERE id = 7",
+    )
+    database.write("change", "\n    ".join(REBUILD.format(name=name) for name in ("author", "book", "page")))
+
+    database.flask("upgrade")
+
+    with database.engine.connect() as connection:
+        created = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE type = 'table' ORDER BY name")
+        author, book, page = [sql for (sql,) in created if "new" in sql]
+    assert "PRIMARY KEY AUTOINCREMENT" in author
+    assert {"nick VARCHAR(20) COLLATE nocase", '"a b" TEXT COLLATE "RTRIM"'} <= {
+        *re.findall(r"\S.* COLLATE [^ ,]+", author)
+    }
+    assert author.count("COLLATE") == 3
+    assert "GENERATED ALWAYS AS (id * 2) STORED" in author
+    assert "WITHOUT ROWID" in book
+    assert page.split()[-1] == "STRICT"
+    assert page.count("AUTOINCREMENT") == 0
+    database.execute("INSERT INTO author (nick) VALUES ('grace')")
+    assert [row[:3:2] + row[-2:] for row in database.state()["author"]["rows"]] == [
+        (1, "ada", 2, None),
+        (8, "grace", 16, None),
+    ]
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(
+    ("change", "error", "before", "after"),
+    [
+        (
+            "CREATE TRIGGER t AFTER INSERT ON author BEGIN SELECT 1; END",
+            "Rebuilding author would lose the trigger t: drop it in the migration",
+            "DROP TRIGGER t",
+            "CREATE TRIGGER t AFTER INSERT ON author BEGIN SELECT 1; END",
+        ),
+        (
+            "CREATE TRIGGER t AFTER INSERT ON book BEGIN DELETE FROM author; END",
+            "error in trigger t: no such table: main.author. Drop the view or trigger in the migration",
+            "DROP TRIGGER t",
+            "CREATE TRIGGER t AFTER INSERT ON book BEGIN DELETE FROM author; END",
+        ),
+        (
+            "CREATE VIEW v AS SELECT name FROM author",
+            "error in view v: no such table: main.author. Drop the view or trigger in the migration",
+            "DROP VIEW v",
+            "CREATE VIEW v AS SELECT name FROM author",
+        ),
+        ("UNIQUE (name COLLATE NOCASE)", "Rebuilding author would lose COLLATE. Pass", "", ""),
+        ("c TEXT DEFAULT ',' UNIQUE", "Rebuilding author would lose UNIQUE. Pass", "", ""),
+        ("UNIQUE (name) ON CONFLICT REPLACE", "Rebuilding author would lose ON CONFLICT. Pass", "", ""),
+    ],
+    ids=[
+        "trigger",
+        "trigger of another table",
+        "view",
+        "collation of a constraint",
+        "constraint that SQLAlchemy cannot parse",
+        "conflict clause",
+    ],
+)
+def test_rebuild_that_loses_part_of_the_definition_is_refused(
+    database: Database, change: str, error: str, before: str, after: str
+) -> None:
+    constraint = "" if after else f", {change}"
+    database.execute(
+        TABLES[0].replace("VARCHAR(80))", f"VARCHAR(80){constraint})"), TABLES[1], *([] if constraint else [change])
+    )
+    database.write("change", REBUILD.format(name="author"))
+    state = database.state()
+
+    refused = database.flask("upgrade", check=False)
+
+    assert error in refused
+    assert "Traceback" not in refused
+    assert database.state() == state
+    rebuild = REBUILD.format(name="author")
+    if constraint:
+        columns = 'sa.Column("id", sa.Integer, primary_key=True), sa.Column("name", sa.String(80))'
+        rebuild = rebuild.replace("recreate", f'copy_from=sa.Table("author", sa.MetaData(), {columns}), recreate')
+    else:
+        rebuild = f'op.execute("{before}")\n    {rebuild}\n    op.execute("{after}")'
+    database.write("change", rebuild)
+    database.flask("upgrade")
+
+
+@ON_SQLITE
+def test_command_that_only_reads_does_not_wait_for_a_writer(database: Database) -> None:
+    database.execute(*TABLES, "CREATE TABLE _alembic_tmp_author (id INTEGER)")
+    add_models(database.project, "")
+    database.write("first", "op.drop_table('book')\n    op.drop_table('author')")
+    database.flask("upgrade")
+    database.execute("CREATE TABLE _alembic_tmp_alembic_version (id INTEGER)")
+
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        printed = [database.flask(command, check=False) for command in ("current", "check", "migrate")]
+        doctor = run(
+            database.project / BIN / "flask", "doctor", cwd=database.project, check=False, DATABASE_URL=database.url
+        ).stdout
+    assert "first (head)" in printed[0]
+    assert not any("locked" in text for text in [*printed, doctor])
+    assert "_alembic_tmp_alembic_version" in database.state()
+
+
 @pytest.mark.slow
 @ON_SQLITE
 def test_leftover_of_an_earlier_failed_migration_is_dropped(database: Database) -> None:
@@ -589,6 +708,9 @@ def test_error_names_the_command_that_fixes_it(database: Database) -> None:
     assert "flask db merge heads" in error("upgrade")
     database.flask("merge", "heads")
     database.flask("upgrade")
+    database.write("unnamed", "op.create_table('a', sa.Column('b'), sa.CheckConstraint('b > 0'))", parent="first")
+    assert 'Give each CheckConstraint of the migration a name: name="..."' in error("upgrade", "unnamed")
+    (database.project / "migrations" / "versions" / "unnamed.py").unlink()
     database.execute("UPDATE alembic_version SET version_num = 'unknown'")
     for command in ("upgrade", "downgrade", "migrate", "check", "current"):
         assert "migrations/versions" in error(command)

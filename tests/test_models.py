@@ -207,14 +207,47 @@ def test_model_without_a_migration_stops_the_tests_with_what_to_type(project: Pr
     assert " passed" in project.test()
 
 
-@pytest.mark.parametrize("kind_of_type", ["Enum(Colour, name='c', create_constraint=True)", "Boolean(True, name='c')"])
-def test_constraint_of_a_type_is_refused_with_what_to_write(project: Project, kind_of_type: str) -> None:
-    project.models({"colour": f"Mapped[Colour] = mapped_column({kind_of_type})"})
+@pytest.mark.parametrize(
+    ("column", "kind_of_type", "check"),
+    [
+        ("colour", "Enum(Colour, name='c', create_constraint=True)", """"colour IN ('RED', 'BLUE')", name='c'"""),
+        ("colour", "Enum('red', create_constraint=True)", """"colour IN ('red')", name='colour'"""),
+        ("seen", "Boolean(True, name='c')", "'seen IN (False, True)', name='c'"),
+        ("row", "Boolean(create_constraint=True)", None),
+        ("Order", "Boolean(create_constraint=True)", None),
+    ],
+)
+def test_constraint_of_a_type_is_refused_with_what_to_write(
+    project: Project, column: str, kind_of_type: str, check: str | None
+) -> None:
+    """What to write works as it is, whatever the database quotes."""
+    project.models({column: f"Mapped[object] = mapped_column({kind_of_type})"})
 
     printed = project.run("flask", "db", "migrate", check=False)
 
-    assert "seat.colour: Alembic misses changes of create_constraint=True. Remove it, and add" in printed
-    assert 'add CheckConstraint("colour IN (...)", name="c").' in printed
+    error = f"seat.{column}: Alembic misses changes of create_constraint=True. Remove it, and add CheckConstraint("
+    advice = printed.rpartition(error)[2].partition(").\n")[0]
+    assert advice == (check or advice) != ""
+    kind_of_type = kind_of_type.replace("create_constraint=True", "").replace("(True, ", "(").replace(", )", ")")
+    kind_of_type = kind_of_type.replace("('red')", "('red', name='c')")
+    project.models({column: f"Mapped[object] = mapped_column({kind_of_type})"}, f"CheckConstraint({advice})")
+    assert "sa.CheckConstraint" in project.migrate()
+
+
+def test_name_of_a_check_that_the_database_shortens_is_compared_as_it_is_there(project: Project) -> None:
+    name = "delivered_date_is_after_dispatched_date_or_missing_xxxxxxxxxxxx"
+    project.models(
+        {"room": f'Mapped[int] = mapped_column(CheckConstraint("room > 0", name="{name}"))'},
+        f'CheckConstraint("room < 9", name="{name}_too")',
+    )
+
+    project.migrate()
+    assert "nothing to migrate" in project.run("flask", "db", "migrate")
+    assert " passed" in project.test()
+
+    project.models({"room": "Mapped[int]"})
+    assert project.migrate().count("op.drop_constraint") + (project.kind == "sqlite") >= 2
+    project.run("flask", "db", "downgrade")
 
 
 def test_enum_goes_up_and_down_and_takes_a_new_member(project: Project) -> None:
@@ -234,6 +267,31 @@ def test_enum_goes_up_and_down_and_takes_a_new_member(project: Project) -> None:
     project.run("flask", "db", "check")
     assert " passed" in project.test(sqlite=False)
     assert "set TEST_DATABASE_URL" in project.run("pytest", "-q", check=False) or project.kind == "mysql"
+
+
+def test_new_enum_member_is_usable_in_the_next_migration_of_one_upgrade(project: Project) -> None:
+    """As in production, where the type is older than the upgrade."""
+    if project.kind == "sqlite":
+        pytest.skip("SQLite has no enum types")
+    versions = project.folder / "migrations" / "versions"
+    project.models({"colour": "Mapped[Colour]"})
+    project.migrate()
+    project.models({"colour": "Mapped[Colour]"}, members="    GREEN = 3\n")
+    project.migrate()
+    project.run("flask", "db", "downgrade")
+    for statement in ("INSERT INTO seat (colour) VALUES ('GREEN')", "SELECT nothing"):
+        project.run("flask", "db", "revision")
+        (new,) = [file for file in versions.glob("*.py") if "    pass\n" in file.read_text().partition("def down")[0]]
+        execute = f'    from alembic import op\n\n    op.execute("{statement}")\n'
+        new.write_text(new.read_text().replace("    pass\n", execute, 1))
+
+    printed = project.run("flask", "db", "upgrade", check=False)
+
+    assert "nothing" in printed
+    head = re.findall(r'^revision = "(\w+)"', new.read_text(), re.MULTILINE)[0]
+    assert head not in project.run("flask", "db", "current")
+    new.unlink()
+    assert "(head)" in project.run("flask", "db", "current")
 
 
 def test_types_of_postgresql_need_a_server(project: Project) -> None:

@@ -216,6 +216,24 @@ MUTATIONS = {
     "half a migration": Mutation(
         f"{MIGRATIONS}/env.py.jinja", '("BEGIN IMMEDIATE")', '("SELECT 1")', by="test_migrations.py -k changes_nothing"
     ),
+    "a read that waits for a writer": Mutation(
+        f"{MIGRATIONS}/env.py.jinja",
+        'if "destination_rev" not in',
+        'if "autogenerate" in',
+        by="test_migrations.py -k only_reads",
+    ),
+    "a collation that a rebuild loses": Mutation(
+        f"{MIGRATIONS}/env.py.jinja",
+        """["type"].collation = found[1]""",
+        """["type"].length = None""",
+        by="test_migrations.py -k keeps_its_definition",
+    ),
+    "a trigger that a rebuild loses": Mutation(
+        f"{MIGRATIONS}/env.py.jinja",
+        '("trigger", table.name)',
+        '("trigger", "")',
+        by="test_migrations.py -k is_refused",
+    ),
     "rows without their parent": Mutation(
         f"{MIGRATIONS}/env.py.jinja", "if rows and", "if False and", by="test_migrations.py -k without_their_parent"
     ),
