@@ -266,7 +266,7 @@ def test_settings_of_a_parent_directory_are_refused(scratch: Host) -> None:
     done = scratch.type("flask db upgrade")
 
     assert done.returncode != 0
-    assert f"{other}/.env was read, but belongs to another directory" in " ".join(done.stdout.split())
+    assert f"{other}/.env was read, but is not in the project's directory" in " ".join(done.stdout.split())
     assert "Traceback" not in done.stdout
     assert not (other / "other.db").exists()
     (scratch.folder / ".env").touch()

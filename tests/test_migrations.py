@@ -691,6 +691,20 @@ def test_table_of_another_database_is_refused(database: Database, name: str, cod
         environment.write_text(settings)
 
 
+def test_required_column_for_existing_rows_names_the_fix(database: Database) -> None:
+    if database.kind == "mysql":
+        pytest.skip("MariaDB fills the column with 0 or an empty string")
+    database.write("first", "op.create_table('note', sa.Column('id', sa.Integer(), primary_key=True))")
+    database.flask("upgrade")
+    database.execute("INSERT INTO note (id) VALUES (1)")
+    database.write("body", "op.add_column('note', sa.Column('body', sa.Integer(), nullable=False))", parent="first")
+
+    printed = database.flask("upgrade", check=False)
+
+    assert "Traceback" not in printed
+    assert "give it a server_default" in printed
+
+
 @ON_SQLITE
 def test_error_names_the_command_that_fixes_it(database: Database) -> None:
     database.write("first", "pass")

@@ -34,9 +34,22 @@ CASES = sorted(every_pair(), key=lambda case: COUNTABLE["python_version"].index(
 # The least and the most soon, the others in the longer proof.
 FIRST = [OFF, ON]
 # Code that is no less alive for being named nowhere: Flask calls views, and others read these names.
-REGISTERED = ("pytest.fixture", "*.get", "*.post", "*.route", "*.before_request", "*.errorhandler", "*.url_defaults")
+REGISTERED = (
+    "pytest.fixture",
+    "*.get",
+    "*.post",
+    "*.route",
+    "*.before_request",
+    "*.after_request",
+    "*.errorhandler",
+    "*.url_defaults",
+)
 READ_BY_NAME = (
     "request_class",
+    "response_class",
+    "session_interface",
+    "signer",
+    "wait",
     "form_data_parser_class",
     "permanent",
     "max_content_length",
