@@ -266,9 +266,13 @@ MUTATIONS = {
     "unescaped name": Mutation(f"{TOUR}/templates/tour/hello.html", "{{ name", "{{ name|safe"),
     "uploads counted first": Mutation(
         f"{TOUR}/uploads.py",
-        "    path.write_bytes(content)\n    # Counted last, as others may upload at the same time.\n"
+        '    name = secrets.token_hex(8) + "-" + (secure_filename(file.filename)[-80:] or "file")\n'
+        "    path = Path(folder(), name)\n    path.write_bytes(content)\n"
+        "    # Counted last, as others may upload at the same time.\n"
         "    if len(list(folder().iterdir())) > MAX_FILES:\n",
-        "    full = len(list(folder().iterdir())) >= MAX_FILES\n    path.write_bytes(content)\n    if full:\n",
+        "    full = len(list(folder().iterdir())) >= MAX_FILES\n"
+        '    name = secrets.token_hex(8) + "-" + (secure_filename(file.filename)[-80:] or "file")\n'
+        "    path = Path(folder(), name)\n    path.write_bytes(content)\n    if full:\n",
     ),
     "upload with a path": Mutation(f"{TOUR}/uploads.py", "secure_filename(file.filename)[-80:]", "file.filename[-80:]"),
     # Answers.
