@@ -14,7 +14,7 @@ def main() -> int:
     try:
         return int(importlib.import_module(sys.argv.pop(1)).main())
     except Exception:
-        # Without a log: it could not be opened, or it is on a full disk, or the hook could not even be imported.
+        # The log may be missing or on a full disk, or the hook cannot be imported: print the traceback.
         traceback.print_exc()
         print("The hook stopped at the error above. The files of the project are complete.", flush=True)
         in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")

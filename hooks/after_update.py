@@ -212,9 +212,10 @@ def stays(path: Path) -> str:
 
 # The message of the project's tests about models without a migration, and the report's advice.
 MODELS_CHANGED = "The models have changed. Write a migration:"
+CHECKS_ADVICE = "If it adds a CHECK constraint, correct the rows that break it before flask db upgrade."
 MODELS_ADVICE = (
     "flask db migrate writes the missing migration. It compares CHECK constraints too.",
-    "If it adds a CHECK constraint, correct the rows that break it before flask db upgrade.",
+    CHECKS_ADVICE,
 )
 
 
@@ -320,7 +321,7 @@ def about_constraints(places: list[str]) -> list[str]:
     return [
         *places,
         "They are now named after all of their columns. flask db migrate renames them in the database.",
-        "If it also adds a CHECK constraint, correct the rows that break it before flask db upgrade.",
+        CHECKS_ADVICE,
         "If MySQL says that a foreign key needs the index: create the new one before the old one is dropped.",
         'To keep the old name instead, add name="uq_<table>_<first column>" in the model (index: "ix_…").',
     ]

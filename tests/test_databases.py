@@ -364,7 +364,7 @@ def test_concurrent_health_checks_agree_and_leak_nothing(database: Database, wir
 
 
 def test_hung_database_stops_no_page_for_longer_than_its_limit(database: Database, wire: Wire) -> None:
-    """More visitors than threads: the client waits for 10 seconds, without the limits for ever."""
+    """With more visitors than threads, a client waits up to 10 seconds; without the limits, it waits indefinitely."""
     url = re.sub(r":\d+/", f":{wire.port}/", database.url)
 
     with served(database, url, FLASK_DATABASE_STATEMENT_SECONDS="1", FLASK_DATABASE_CONNECT_SECONDS="1") as port:

@@ -229,7 +229,7 @@ def test_lock_decides_what_is_installed(make: Make) -> None:
 
 
 def test_readme_s_commands_start_the_project_and_keep_its_data(make: Make) -> None:
-    """What the README says, done to the letter; only the port is another, and the tour is public for its guestbook."""
+    """The README's commands as written, except for the port, and with a public tour for its guestbook."""
     project = make()
     port = free_port()
     (project / ".env").write_text(f"PORT={port}\n")

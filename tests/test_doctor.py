@@ -240,11 +240,11 @@ def test_count_that_gunicorn_cannot_use_stops_doctor_and_the_server(host: Host, 
     assert finding["check"] == "server"
     assert name in finding["what"]
     assert host.type("gunicorn --check-config", env).returncode != 0
-    cured = dict(re.findall(r"\b(WEB_\w+)=(\d+)", finding["do"]))
-    assert host.doctor(env=host.env | cured) == []
+    fixed = dict(re.findall(r"\b(WEB_\w+)=(\d+)", finding["do"]))
+    assert host.doctor(env=host.env | fixed) == []
 
 
-def test_secret_file_that_every_user_can_read_is_named_and_its_cure_mends_it(host: Host, tmp_path: Path) -> None:
+def test_secret_file_that_every_user_can_read_is_reported_with_its_fix(host: Host, tmp_path: Path) -> None:
     file = tmp_path / "secret key"
     file.write_text(STRONG)
     file.chmod(0o644)

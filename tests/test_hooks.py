@@ -378,7 +378,7 @@ def test_folder_in_which_no_environment_works_is_refused(machine: Machine, proje
     assert outcome("environment", printed) == said
 
 
-# ── An error that nobody foresaw ───────────────────────────────────────────────────────────────────────────────────
+# ── An unexpected error ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def patched(machine: Machine, folder: Path, old: str, new: str) -> None:

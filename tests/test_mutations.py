@@ -91,7 +91,7 @@ MUTATIONS = {
     "a key that was never expanded": Mutation(f"{APP}/secret.py.jinja", r"openssl.rand|\A(", r"openssl.rand|\A(?!)("),
     "a clock that is ahead": Mutation(f"{APP}/secret.py.jinja", "    app.session_interface = SessionInterface()\n", ""),
     "a clock of any time": Mutation(f"{APP}/secret.py.jinja", " <= CLOCK_SKEW", ""),
-    "a session for ever": Mutation(f"{APP}/secret.py.jinja", "signed and 0 <= ", "signed and "),
+    "a session that never expires": Mutation(f"{APP}/secret.py.jinja", "signed and 0 <= ", "signed and "),
     # Security.
     "a header less": Mutation(f"{APP}/security.py", '    "X-Content-Type-Options": "nosniff",\n'),
     "inline scripts": Mutation(
@@ -218,8 +218,8 @@ MUTATIONS = {
     ),
     "a read that waits for a writer": Mutation(
         f"{MIGRATIONS}/env.py.jinja",
-        'if "destination_rev" not in',
-        'if "autogenerate" in',
+        "    if not changes_database():",
+        "    if False:",
         by="test_migrations.py -k only_reads",
     ),
     "a collation that a rebuild loses": Mutation(

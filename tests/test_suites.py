@@ -160,7 +160,7 @@ def test_check_needs_no_uv(small: Path) -> None:
 
 
 def test_check_passes_with_variables_of_other_programs(small: Path, tmp_path: Path) -> None:
-    """Without asserts, the tests would prove nothing, and coverage 7.17 would report for ever."""
+    """Without assert statements the tests prove nothing, and coverage 7.17 does not terminate."""
     run(small / BIN / "poe", "check", cwd=small, check=True, **VARIABLES, PYTHONPYCACHEPREFIX=str(tmp_path))
 
 

@@ -31,7 +31,7 @@ DISCARD_BYTES = 65536
 
 
 def init_app(app: Flask) -> None:
-    """Read the body of every request in this way.
+    """Limit the body of every request, and reject malformed input.
 
     :raises ConfigError: for a limit of 0, with which no form could be sent.
     """

@@ -20,7 +20,7 @@ HEADERS = {
     "Referrer-Policy": "strict-origin-when-cross-origin",
     "X-Content-Type-Options": "nosniff",
 }
-# For this host alone. If every subdomain has HTTPS, add "; includeSubDomains".
+# For this host only. If every subdomain has HTTPS, add "; includeSubDomains".
 HTTPS_HEADERS = {"Strict-Transport-Security": "max-age=31536000"}
 # https://www.w3.org/TR/CSP3/#framework-policy: browsers ignore a directive that they cannot parse.
 DIRECTIVE = re.compile(r" *[a-zA-Z0-9-]+( +[!-+\--:<-~]+)* *")
